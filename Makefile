@@ -1,0 +1,46 @@
+# Every target makes what it needs: `make demo` and `make test` work on a fresh checkout.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: demo test check lint types architecture wheel bench coverage clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## the main job on the shipped model and data
+	$(BIN)/quantlab run examples/fashion_mnist/resnet.yaml
+
+test: $(STAMP)  ## every test, in parallel, with coverage
+	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
+
+check: lint types architecture  ## what the commit hook and CI run before the tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not see folders that setuptools maps into the package, so they are linked together.
+types: $(STAMP)
+	rm -rf .typed && mkdir -p .typed/quantlab
+	ln -s $(CURDIR)/quantlab/* .typed/quantlab/
+	ln -s $(CURDIR)/calibrators $(CURDIR)/datasets $(CURDIR)/reports .typed/quantlab/
+	$(BIN)/mypy .typed/quantlab tests benchmarks
+
+architecture: $(STAMP)
+	$(BIN)/pytest -q tests/test_architecture.py
+
+wheel: $(STAMP)  ## build the wheel and test it from outside the checkout
+	PYTHON=$(PYTHON) tests/wheel.sh
+
+bench: $(STAMP)  ## speed and memory, as ratios in one run
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) .typed build dist runs .pytest_cache .mypy_cache .ruff_cache .coverage*
