@@ -1,0 +1,92 @@
+"""What a dataset is: samples in a fixed order, each fitting the model's inputs.
+
+A dataset (a frozen record made from the config) is opened for the inputs of a model and then
+yields samples one at a time; ``batching.batches`` makes batches of them.  A sample's arrays have
+no batch axis: an input of shape [N, 1, 28, 28] takes a sample of shape (1, 28, 28).  An input that
+has no batch axis at all (a scalar, a recurrent state) takes the whole array, rank for rank; such
+samples are run one at a time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantlab.records import TensorSpec
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One sample.
+
+    Attributes:
+        index: its place in the dataset, from 0.
+        arrays: by input name; dtype as the input's, shape without the batch axis.
+        label: class index (an int64 scalar array) or a target array; None if unlabelled.
+        origin: where it came from, for messages: "train.npz[17]", "cats/012.jpg".
+    """
+
+    index: int
+    arrays: Mapping[str, Array]
+    label: Array | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Samples of equal shape, stacked.
+
+    Attributes:
+        arrays: by input name, ready to feed: shape (size, ...), or the input's own shape where it
+            has no batch axis.
+        labels: (size, ...) or None.
+        indices: (size,) int64, each sample's place in the dataset.
+    """
+
+    arrays: Mapping[str, Array]
+    labels: Array | None
+    indices: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return len(self.indices)
+
+
+class Samples(Protocol):
+    """An opened dataset."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names by class index, if the dataset knows them."""
+        ...
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Origins of samples that ``on_error: skip`` left out so far, with the reason."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield every sample in order, the same ones each time."""
+        ...
+
+
+class Dataset(Protocol):
+    """A source of samples; implementations are frozen dataclasses of their config keys."""
+
+    def open(self, inputs: Sequence[TensorSpec]) -> AbstractContextManager[Samples]:
+        """Open for a model with these inputs.
+
+        Raises:
+            DataError: missing or unreadable data, or names, dtypes or shapes that do not fit.
+        """
+        ...

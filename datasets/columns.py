@@ -1,0 +1,164 @@
+"""Arrays that are read a few rows at a time, from mapped memory or from a decompressing stream.
+
+Nothing is allocated by what a file claims: a mapped column is checked against the file's length
+when it is made, and a stream is read in blocks of about a megabyte until it ends or is complete.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+
+from quantlab.datasets.base import Array, Sample
+from quantlab.errors import DataError
+
+BLOCK = 1 << 20
+DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zlib.error, BadZipFile)
+"""What reading a damaged file raises in zipfile, gzip and zlib."""
+
+LARGEST_ROW = 1 << 31
+"""Bytes of one compressed sample; ONNX holds no tensor beyond 2 GiB in a message either."""
+
+
+class Readable(Protocol):
+    """A binary stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, fewer only at the end."""
+        ...
+
+
+Stream = Callable[[], AbstractContextManager[Readable]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """Rows of equal dtype and shape, read in order.
+
+    Attributes:
+        origin: where it lies, for messages: "calib.npz: image".
+        dtype: as stored.
+        shape: (rows, ...).
+        blocks: starts a pass; yields arrays (k, ...) that together are the column.
+    """
+
+    origin: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[Array]]
+
+    def __iter__(self) -> Iterator[Array]:
+        """Yield each row, also a scalar one, as an array."""
+        for block in self.blocks():
+            for row in block:
+                yield np.asarray(row)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Samples that a function can start to yield any number of times.
+
+    Attributes:
+        count: number of samples.
+        rows: starts a pass.
+        class_names: by class index.
+    """
+
+    count: int
+    rows: Callable[[], Iterator[Sample]]
+    class_names: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.rows()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a column lies in its bytes: ``prod(shape)`` elements after ``offset`` bytes of header."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    offset: int
+    fortran: bool = False
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last byte."""
+        return self.offset + prod(self.shape) * self.dtype.itemsize
+
+
+def mapped(buffer: Array, layout: Layout, origin: str) -> Column:
+    """Make a column of a memory-mapped file.
+
+    Args:
+        buffer: (bytes,) uint8, the file.
+        layout: offset from the start of ``buffer``.
+        origin: for messages.
+
+    Raises:
+        DataError: the file is shorter than the layout says.
+    """
+    if layout.end > len(buffer):
+        raise DataError(
+            f"{origin}: truncated; {layout.shape} {layout.dtype} needs {layout.end} bytes, "
+            f"the file has {len(buffer)}"
+        )
+    array: Array = np.ndarray(
+        layout.shape,
+        layout.dtype,
+        buffer=buffer,
+        offset=layout.offset,
+        order="F" if layout.fortran else "C",
+    )
+    return Column(origin, layout.dtype, layout.shape, lambda: iter((array,)))
+
+
+def streamed(stream: Stream, layout: Layout, origin: str) -> Column:
+    """Make a column that is decompressed anew in every pass.
+
+    Raises:
+        DataError: stored column by column (Fortran order), or rows beyond ``LARGEST_ROW``.
+    """
+    if layout.fortran:
+        raise DataError(
+            f"{origin}: compressed and in Fortran order, so it cannot be read by samples; "
+            "store numpy.ascontiguousarray(array), or use numpy.savez"
+        )
+    row = prod(layout.shape[1:]) * layout.dtype.itemsize
+    if row > LARGEST_ROW:
+        raise DataError(
+            f"{origin}: a sample of {row} bytes; at most {LARGEST_ROW} can be compressed"
+        )
+    blocks = lambda: _decompress(stream, layout, origin)  # noqa: E731  # used once, needs no name
+    return Column(origin, layout.dtype, layout.shape, blocks)
+
+
+def _decompress(stream: Stream, layout: Layout, origin: str) -> Iterator[Array]:
+    count, shape = layout.shape[0], layout.shape[1:]
+    size = prod(shape) * layout.dtype.itemsize
+    step = max(1, BLOCK // max(size, 1))
+    try:
+        with stream() as file:
+            file.read(layout.offset)
+            for start in range(0, count, step):
+                rows = min(step, count - start)
+                data = file.read(rows * size)
+                if len(data) < rows * size:
+                    raise DataError(
+                        f"{origin}: truncated; the header says {count} samples, "
+                        f"the data end in sample {start + len(data) // size}"
+                    )
+                yield np.frombuffer(data, layout.dtype).reshape(rows, *shape)
+            if file.read(1):
+                raise DataError(f"{origin}: data go on after the {count} samples of the header")
+    except DAMAGED as error:
+        raise DataError(f"{origin}: damaged; {error}") from error
