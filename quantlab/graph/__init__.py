@@ -1,0 +1,21 @@
+"""The ONNX graph: reading it, preparing it, deciding where Q/DQ goes, inserting it, FP16.
+
+A pass is one file and one line in ``PASSES``; the order is the order of ``prepare``.
+"""
+
+from quantlab.graph.fold_batchnorm import fold_batchnorm
+from quantlab.graph.fold_bias import fold_bias
+from quantlab.graph.fold_constants import fold_constants
+from quantlab.graph.infer_shapes import infer_shapes
+from quantlab.graph.normalize import normalize
+from quantlab.graph.passes import Pass
+from quantlab.graph.raise_opset import raise_opset
+
+PASSES: dict[str, Pass] = {
+    "normalize": normalize,
+    "raise_opset": raise_opset,
+    "fold_constants": fold_constants,
+    "fold_bias": fold_bias,
+    "fold_batchnorm": fold_batchnorm,
+    "infer_shapes": infer_shapes,
+}

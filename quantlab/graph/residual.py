@@ -1,0 +1,81 @@
+"""Which input of an Add is the residual one.
+
+Engines fuse an Add into the convolution of one of its branches and read the other one as INT8.
+Quantizing the fused branch too would cut the convolution off from the Add, so it is found first.
+"""
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from quantlab.graph.view import CONVOLUTIONS, graph_input, only_reader, sole_input
+
+
+def identity_branch(node: ir.Node, quantized: Callable[[ir.Node], bool]) -> int | None:
+    """Return which input of an Add is the residual one, None if the Add is no residual.
+
+    The other input is the output of a convolution that the Add is fused into.  Where both are (a
+    downsampling shortcut), the branch with more nodes since the fork computes last and is fused.
+
+    Args:
+        node: an Add.
+        quantized: whether a convolution is quantized.
+    """
+    left, right = node.inputs
+    if left is None or right is None or left is right or _broadcast(left, right):
+        return None
+    fused = [_fused(value, node, quantized) for value in (left, right)]
+    if not any(fused):
+        return None
+    if all(fused):
+        return 1 if _depth(left, right) >= _depth(right, left) else 0
+    residual = fused.index(False)
+    return None if graph_input(node.inputs[residual]) else residual
+
+
+def _fused(value: ir.Value, add: ir.Node, quantized: Callable[[ir.Node], bool]) -> bool:
+    """Whether ``value`` is what a quantized convolution gives to ``add`` alone.
+
+    Followed backwards are activations and operations with constants that alone read their input.
+    """
+    reader, node = add, value.producer()
+    while only_reader(value) is reader and node is not None:
+        if node.op_type in CONVOLUTIONS:
+            return quantized(node)
+        inner = sole_input(node)
+        if inner is None:
+            return False
+        value, reader, node = inner, node, inner.producer()
+    return False
+
+
+def _broadcast(left: ir.Value, right: ir.Value) -> bool:
+    if left.shape is None or right.shape is None:
+        return False
+    if len(left.shape) != len(right.shape):
+        return True
+    pairs = zip(left.shape, right.shape, strict=True)
+    return any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+
+
+def _depth(value: ir.Value, other: ir.Value) -> int:
+    """Longest path, in nodes, from ``value`` back to the ancestors it shares with ``other``."""
+    own = _ancestors(value) - _ancestors(other)
+    end = value.producer()
+    depths: dict[ir.Node | None, int] = {}
+    for node in () if end is None or end.graph is None else end.graph:  # sources come first
+        if node in own:
+            before = (depths.get(v.producer(), 0) for v in node.inputs if v is not None)
+            depths[node] = 1 + max(before, default=0)
+    return depths.get(end, 0)
+
+
+def _ancestors(value: ir.Value) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    pending = [value.producer()]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            pending.extend(v.producer() for v in node.inputs if v is not None)
+    return found
