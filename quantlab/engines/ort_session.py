@@ -1,0 +1,131 @@
+"""ONNX Runtime sessions: threads, quiet logs, and errors in quantlab's own words.
+
+ONNX Runtime raises a dozen exception types without a common base; all become EngineError here.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantlab.engines.base import Array
+from quantlab.engines.host import usable_cores
+from quantlab.errors import EngineError, EngineUnavailable
+from quantlab.records import TensorSpec
+
+Provider = str | tuple[str, dict[str, str]]
+"""An execution provider's name, with its options if any."""
+
+CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
+
+SILENT = 4
+"""Log severity "fatal": what fails is raised as an exception, which says the same."""
+
+DTYPES: Mapping[str, str] = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{
+        f"tensor({sign}int{bits})": f"{sign}int{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+"""NumPy's name by ONNX Runtime's; other types cannot be fed as arrays."""
+
+NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .+? failed:)?|/\S*/onnxruntime/\S+:\d+ "
+)
+"""Parts of ONNX Runtime's messages that repeat the path or speak of its sources."""
+
+
+def library() -> Any:
+    """Return the onnxruntime module.
+
+    Raises:
+        EngineUnavailable: it cannot be imported.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"ONNX Runtime cannot be imported ({error}); install it: pip install onnxruntime"
+        ) from error
+    return onnxruntime
+
+
+def session(
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    providers: Sequence[Provider] = CPU,
+    optimize: bool = True,
+    profile: Path | None = None,
+) -> Any:
+    """Return an ``onnxruntime.InferenceSession``.
+
+    Args:
+        model: ONNX file, or the serialized model.
+        threads: of one inference; every core that this process may use if not given.
+        providers: execution providers, the preferred one first; there is no fallback beyond them.
+        optimize: whether nodes may be fused; without, every tensor of the model exists.
+        profile: prefix of the profile's path, to time nodes.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the model; its message names the node where it can.
+    """
+    ort = library()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = SILENT
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    what = model.name if isinstance(model, Path) else "the model"
+    with translated(f"ONNX Runtime cannot load {what}"):
+        made = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=list(providers)
+        )
+    made.disable_fallback()
+    return made
+
+
+def specs(ports: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """Return a session's ``get_inputs()`` or ``get_outputs()`` with NumPy's element types."""
+    return tuple(
+        TensorSpec(port.name, DTYPES.get(port.type, port.type), tuple(port.shape)) for port in ports
+    )
+
+
+def run(opened: Any, outputs: Sequence[str], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the named outputs of one batch.
+
+    Raises:
+        EngineError: ONNX Runtime failed; the message names the node.
+    """
+    with translated("ONNX Runtime could not run the model"):
+        values = opened.run(list(outputs), dict(inputs))
+    return dict(zip(outputs, values, strict=True))
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn ONNX Runtime's exceptions into an EngineError that begins with ``doing``."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    foreign: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError)
+    foreign += tuple(
+        kind
+        for kind in vars(state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    )
+    try:
+        yield
+    except foreign as error:
+        text = NOISE.sub("", str(error))
+        raise EngineError(f"{doing}: {' '.join(text.split())}") from error
