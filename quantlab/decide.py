@@ -1,0 +1,64 @@
+"""From histograms to thresholds: one calibrator, and tensors that must share a scale.
+
+Tensors that are tied (the inputs and the output of a Concat) get the threshold of their histograms
+merged, which is exact.  Tensors that merely carry another's values (behind MaxPool, Reshape ...)
+follow it in a calibration cache without having been collected.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from quantlab.calibrators.base import Calibrator
+from quantlab.histogram import Histogram, merge
+from quantlab.records import TensorThreshold, Thresholds
+
+
+def decide(
+    histograms: Mapping[str, Histogram],
+    calibrator: Calibrator,
+    *,
+    method: str,
+    ties: Iterable[tuple[str, ...]] = (),
+) -> dict[str, TensorThreshold]:
+    """Return a threshold for each tensor, in the order of ``histograms``.
+
+    Args:
+        histograms: by tensor.
+        calibrator: chooses the thresholds.
+        method: its name, for the record.
+        ties: groups of tensors that share one threshold; names without a histogram are ignored.
+
+    Raises:
+        CalibrationError: a tensor had no finite element.
+    """
+    shared = dict(histograms)
+    for group in ties:
+        members = [name for name in group if name in histograms]
+        if members:
+            together = merge([replace(histograms[name], tensor="") for name in members])
+            for name in members:
+                shared[name] = replace(together, tensor=name)
+    return {
+        name: TensorThreshold(
+            tensor=name,
+            amax=histogram.amax,
+            threshold=calibrator.threshold(shared[name]),
+            method=method,
+            minimum=min(shared[name].minimum, shared[name].maximum),
+        )
+        for name, histogram in histograms.items()
+    }
+
+
+def follow(thresholds: Thresholds, derived: Mapping[str, str]) -> dict[str, TensorThreshold]:
+    """Return ``thresholds`` with the tensors that carry another's values added.
+
+    Args:
+        thresholds: by tensor.
+        derived: follower to source; sources without a threshold are passed over.
+    """
+    found = dict(thresholds)
+    for tensor, source in derived.items():
+        if source in thresholds and tensor not in found:
+            found[tensor] = replace(thresholds[source], tensor=tensor, method="tied")
+    return found
