@@ -1,0 +1,160 @@
+"""The command line: parse, call, print, exit code.
+
+0 done; 2 bad input, one clear message; 3 a target of the config was missed; 1 anything else.
+Libraries are imported inside the commands, so that help and completion answer at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantlab.cli_cache import app as cache_app
+from quantlab.errors import QuantlabError
+
+if TYPE_CHECKING:
+    from quantlab.pipeline import Run
+    from quantlab.terminal import Terminal
+
+app = typer.Typer(
+    help="INT8 calibration and quantization for TensorRT, and a report of what it costs and gains.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(cache_app, name="cache")
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, JSON or TOML file.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder, in place of the config's.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the result.")]
+
+
+@app.command()
+def run(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
+    """Do the whole job; goes on where a run that was stopped left off."""
+    from quantlab import pipeline
+
+    _finish(pipeline.run(config, output=output, progress=_terminal(quiet=quiet)))
+
+
+@app.command()
+def init(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")], output: Output = None
+) -> None:
+    """Write a commented config made from the model's own inputs and outputs."""
+    from quantlab.starter import init as make
+
+    typer.echo(f"wrote {make(model, output=output)}; fill in the path of the samples, then run it")
+
+
+@app.command()
+def calibrate(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
+    """Collect histograms and write the calibration cache."""
+    from quantlab import pipeline
+
+    typer.echo(pipeline.calibrate(config, output=output, progress=_terminal(quiet=quiet)))
+
+
+@app.command()
+def build(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
+    """Build the engines from the calibration cache."""
+    from quantlab import pipeline
+
+    for engine in pipeline.build(config, output=output, progress=_terminal(quiet=quiet)):
+        typer.echo(f"{engine.precision}: {engine.path}, {engine.size_bytes / 1e6:.2f} MB")
+
+
+@app.command()
+def evaluate(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
+    """Measure the engines' accuracy and speed."""
+    from quantlab import pipeline
+
+    typer.echo(pipeline.evaluate(config, output=output, progress=_terminal(quiet=quiet)))
+
+
+@app.command()
+def report(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="Config, or a run folder.")],
+    output: Output = None,
+) -> None:
+    """Write the report of what was measured."""
+    from quantlab import pipeline
+
+    _finish(pipeline.report(config, output=output))
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")]) -> None:
+    """Put two or more run folders side by side."""
+    from rich.console import Console
+
+    from quantlab import reports
+
+    found = [reports.load(folder / "report.json") for folder in runs]
+    Console().print(reports.compare_table(found, [folder.name for folder in runs]))
+
+
+@app.command()
+def doctor() -> None:
+    """Say which engines and devices are usable here, and why others are not."""
+    from quantlab.doctor import findings
+
+    for finding in findings():
+        typer.echo(finding)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config file."""
+    import json
+
+    from quantlab import configfile
+    from quantlab.plugs import PLUGS
+
+    typer.echo(json.dumps(configfile.schema(PLUGS), indent=2))
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from quantlab import __version__
+
+        typer.echo(f"quantlab {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors raised on purpose become one message and their exit code."""
+    try:
+        app()
+    except QuantlabError as error:
+        typer.secho(f"quantlab: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo(
+            "quantlab: stopped; the same command goes on from the last finished step", err=True
+        )
+        sys.exit(1)
+
+
+def _terminal(*, quiet: bool) -> "Terminal":
+    from quantlab.terminal import Terminal
+
+    return Terminal(quiet=quiet)
+
+
+def _finish(run: "Run") -> None:
+    from rich.console import Console
+
+    from quantlab import pipeline, reports
+
+    console = Console()
+    console.print(reports.summary_table(run.report))
+    console.print(reports.verdict(run.report), markup=False, highlight=False)
+    typer.echo(f"report: {run.folder / 'report.html'}")
+    pipeline.check_targets(run.report)

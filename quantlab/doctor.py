@@ -1,0 +1,23 @@
+"""``quantlab doctor``: what can be used on this machine."""
+
+from quantlab.engines import ENGINES
+from quantlab.engines.host import host, versions
+from quantlab.errors import EngineUnavailable
+
+
+def findings() -> list[str]:
+    """Return a line for the machine, the packages, and each engine: usable, or why not."""
+    here = host()
+    memory = f"{here['memory_bytes'] / 2**30:.0f} GiB"
+    lines = [
+        f"{here['cpu']}, {here['usable_cores']} usable cores, {memory}",
+        f"{here['system']}, {here['python']}",
+        f"instruction sets: {' '.join(here['flags']) or 'not told'}",
+        "packages: " + ", ".join(f"{name} {found}" for name, found in versions().items()),
+    ]
+    for name, engine in ENGINES.items():
+        try:
+            lines.append(f"engine {name}: usable: {engine().available()}")
+        except EngineUnavailable as error:
+            lines.append(f"engine {name}: not usable: {error}")
+    return lines

@@ -1,0 +1,210 @@
+"""Prepare the model, collect histograms, decide thresholds, write the calibration cache."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from quantlab import __version__, cache, manifest
+from quantlab.calibrators import CALIBRATORS
+from quantlab.collect import host as collector
+from quantlab.collect import saved as histogram_file
+from quantlab.config import Calibration
+from quantlab.datasets.batching import batch_size, batches, take
+from quantlab.decide import decide, follow
+from quantlab.engines.host import versions
+from quantlab.files import sha256, translated
+from quantlab.graph import model as graph
+from quantlab.graph.files import digest, files
+from quantlab.graph.placement import Placement, place
+from quantlab.graph.prepare import prepare
+from quantlab.graph.tap import tap
+from quantlab.histogram import Histogram
+from quantlab.records import TensorThreshold
+from quantlab.registry import make
+from quantlab.saved import dump, load
+from quantlab.steps.job import Job, described
+
+CACHE_POLICY = "tensorrt"
+"""The placement whose tensors a calibration cache holds, whatever engine is built."""
+
+NEWEST_READER = "10.16.1"
+"""Last TensorRT that has calibrators: who a cache is written for unless the config says."""
+
+
+def calibrate(job: Job) -> None:
+    """Do the steps ``prepare``, ``collect`` and ``decide`` as far as they are not done."""
+    _prepare(job)
+    model = job.prepared()
+    _collect(job, model)
+    _decide(job, model)
+
+
+def placements(job: Job, model: ir.Model) -> dict[str, Placement]:
+    """Return, by policy, where Q/DQ go for the cache and for the engine."""
+    policies = dict.fromkeys((CACHE_POLICY, job.engine.policy))
+    return {policy: place(model, policy) for policy in policies}
+
+
+def thresholds(
+    job: Job, placed: Mapping[str, Placement], histograms: Mapping[str, Histogram]
+) -> dict[str, TensorThreshold]:
+    """Decide every collected tensor's threshold with the config's method."""
+    config = job.config.calibration
+    if config.nonfinite == "fail":
+        how = load(job.need("collection.json", "calibrate"), collector.Collected)
+        collector.check_finite(histograms.values(), how.batch)
+    calibrator = make("method", CALIBRATORS, config.method, config.parameters)
+    ties = [group for placement in placed.values() for group in placement.ties]
+    return decide(histograms, calibrator, method=config.method, ties=ties)
+
+
+def _prepare(job: Job) -> None:
+    source = job.config.model
+    original = graph.load(source)
+
+    def work() -> Sequence[Path]:
+        result = prepare(original)
+        target = job.file("prepared.onnx")
+        graph.save(result.model, target)
+        graph.validate(target)
+        job.progress.note(f"prepared {source.name}: {', '.join(result.applied) or 'unchanged'}")
+        return files(target)
+
+    job.folder.step("prepare", {"model": digest(source)}, work)
+
+
+def _collect(job: Job, model: ir.Model) -> None:
+    config = job.config.calibration
+    inputs = graph.inputs(model)
+    placed = placements(job, model)
+    wanted = [tensor for placement in placed.values() for tensor in placement.tensors]
+    if config.tensors == "all":
+        wanted += placed[CACHE_POLICY].implicit
+    tensors = tuple(dict.fromkeys(wanted))
+    made_from = {
+        "prepared model": digest(job.file("prepared.onnx")),
+        "calibration dataset": described(config.dataset),
+        "calibration samples": config.samples,
+        "tensors": tensors,
+    }
+    if job.folder.stale("collect", made_from) is None:
+        known = load(job.file("collection.json"), collector.Collected)
+        limit, batch = config.samples, config.batch
+        if known.data_hash == job.fingerprint(config.dataset, inputs, limit=limit, batch=batch):
+            return
+        job.progress.note("the calibration samples changed: collecting again")
+        job.folder.forget("collect")
+
+    def work() -> Sequence[Path]:
+        collection = _run(job, model, tensors)
+        histogram_file.save(job.file("histograms.npz"), collection.histograms)
+        dump(job.file("collection.json"), collection.how, collector.Collected)
+        return [job.file("histograms.npz"), job.file("collection.json")]
+
+    job.folder.step("collect", made_from, work)
+
+
+def _run(job: Job, model: ir.Model, tensors: Sequence[str]) -> collector.Collection:
+    config = job.config.calibration
+    inputs = graph.inputs(model)
+    size = batch_size(inputs, config.batch)
+    if size != config.batch:
+        job.progress.note(f"the model's batch axis is fixed: calibrating in batches of {size}")
+    with (
+        translated(job.folder.path),
+        TemporaryDirectory(prefix=".tapped.", dir=job.folder.path) as temporary,
+        job.samples(config.dataset, inputs) as samples,
+    ):
+        tapped = Path(temporary) / "tapped.onnx"
+        graph.save(tap(model, tensors), tapped)
+        count = take(samples, config.samples)
+        title = f"calibrating {len(tensors)} tensors, {-(-count // size)} batches"
+        with job.progress.track(title, total=count, unit="samples") as advance:
+            collection = collector.collect(
+                tapped,
+                batches(samples, inputs, size=size, limit=config.samples),
+                tensors,
+                advance=advance,
+            )
+        return replace(collection, how=replace(collection.how, skipped=tuple(samples.skipped)))
+
+
+def _decide(job: Job, model: ir.Model) -> None:
+    config = job.config.calibration
+    histograms = histogram_file.load(job.file("histograms.npz"))
+    placed = placements(job, model)
+    target = job.file("calibration.cache")
+    made_from = {
+        "histograms": sha256(job.file("histograms.npz")),
+        "method": config.method,
+        "method parameters": dict(config.parameters),
+        "nonfinite": config.nonfinite,
+        "TensorRT version": config.tensorrt,
+    }
+
+    def work() -> Sequence[Path]:
+        found = thresholds(job, placed, histograms)
+        found = follow(found, placed[CACHE_POLICY].derived)
+        cache.write(target, cache.from_thresholds(found, _header(config)))
+        record = replace(_manifest(job, placed), tensors=tuple(found), cache_sha256=sha256(target))
+        record.save(manifest.beside(target))
+        return [target, manifest.beside(target)]
+
+    job.folder.step("decide", made_from, work)
+
+
+def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
+    """Return the thresholds that the calibration cache holds, for the engine's policy.
+
+    Raises:
+        CacheError: the cache is stale, was altered, or lacks a tensor; says what changed.
+    """
+    target = job.need("calibration.cache", "calibrate")
+    placed = placements(job, model)
+    needed = placed[job.engine.policy].tensors
+    expected = _manifest(job, placed)
+    for note in manifest.check(target, manifest.beside(target), expected, needed):
+        job.progress.note(note)
+    histograms = histogram_file.load(job.need("histograms.npz", "calibrate"))
+    found = cache.thresholds_from(cache.read(target))
+    return {t: replace(found[t], minimum=histograms[t].minimum) for t in needed}
+
+
+def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
+    """Return what a calibration by the config as it stands would record."""
+    config = job.config.calibration
+    how = load(job.need("collection.json", "calibrate"), collector.Collected)
+    graph_hash, weights_hash = manifest.model_digests(job.file("prepared.onnx"))
+    dataset = job.dataset(config.dataset)
+    return manifest.Manifest(
+        quantlab=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        graph_hash=graph_hash,
+        weights_hash=weights_hash,
+        data_hash=how.data_hash,
+        samples=how.samples,
+        preprocessing={
+            key: value
+            for key, value in described(config.dataset).items()
+            if not isinstance(getattr(dataset, key, None), Path)
+        },
+        method=config.method,
+        knobs={**config.parameters, "nonfinite": config.nonfinite},
+        tied=dict(placed[CACHE_POLICY].derived),
+    )
+
+
+def _header(config: Calibration) -> cache.Header:
+    algorithm = "MinMaxCalibration" if config.method == "minmax" else "EntropyCalibration2"
+    return cache.header_for(config.tensorrt or _installed() or NEWEST_READER, algorithm)
+
+
+def _installed() -> str | None:
+    """Return the version of an installed TensorRT that reads caches."""
+    found = versions().get("tensorrt")
+    return found if found and int(found.split(".")[0]) < 11 else None

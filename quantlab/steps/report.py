@@ -1,0 +1,94 @@
+"""Put together what the other steps saved, and write the report."""
+
+from datetime import UTC, datetime
+
+from quantlab import __version__, accuracy, assemble, reports, targets
+from quantlab.accuracy import Scores
+from quantlab.collect import saved as histogram_file
+from quantlab.collect.host import Collected
+from quantlab.errors import ConfigError
+from quantlab.graph import model as graph
+from quantlab.records import Accuracy, CalibrationSummary, ClassReport, Precision, Report
+from quantlab.saved import load
+from quantlab.steps.build import built
+from quantlab.steps.calibrate import placements, thresholds
+from quantlab.steps.evaluate import Evaluated, Inspection, Timings, metrics_of
+from quantlab.steps.job import Job
+
+SCHEMA_VERSION = 1
+
+
+def report(job: Job) -> Report:
+    """Write report.json, .md, .html and tables, and return the report."""
+    found = _report(job)
+    reports.write(found, job.folder.path)
+    return found
+
+
+def _report(job: Job) -> Report:
+    model = job.prepared()
+    placed = placements(job, model)
+    histograms = histogram_file.load(job.need("histograms.npz", "calibrate"))
+    decided = thresholds(job, placed, histograms)
+    tensors = tuple(assemble.tensor(histograms[name], found) for name, found in decided.items())
+    how = load(job.need("collection.json", "calibrate"), Collected)
+    judged, classes, evaluated = _judged(job)
+    inspection = load(job.need("inspection.json", "evaluate"), Inspection)
+    timings: Timings = {}
+    if job.config.benchmark is not None:
+        timings = load(job.need("benchmark.json", "evaluate"), Timings)
+    engines = tuple(
+        assemble.engine(
+            b, inspection[b.precision], judged.get(b.precision, ()), timings.get(b.precision, ())
+        )
+        for b in built(job)
+    )
+    facts = job.folder.facts()
+    seconds = job.folder.seconds()
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        quantlab=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=graph.facts(graph.load(job.config.model), job.config.model),
+        engines=engines,
+        tensors=tensors,
+        calibration=CalibrationSummary(
+            method=job.config.calibration.method,
+            samples=how.samples,
+            batch=how.batch,
+            seconds=how.seconds + seconds["decide"],
+            inference_seconds=how.inference_seconds,
+            peak_rss_bytes=how.peak_rss_bytes,
+            model_hash=facts["steps"]["collect"]["made_from"]["prepared model"],
+            data_hash=how.data_hash,
+            tensors=len(tensors),
+        ),
+        histograms=assemble.drawn(histograms, tensors),
+        placement=placed[job.engine.policy].decisions,
+        classes=classes,
+        targets=targets.judge(job.config.targets, engines),
+        warnings=assemble.warnings(
+            engines,
+            tensors,
+            same_samples=evaluated is not None and evaluated.data_hash == how.data_hash,
+            skipped=(*how.skipped, *(evaluated.skipped if evaluated else ())),
+        ),
+        host=facts["host"],
+        versions=facts["versions"],
+        config=facts["config"],
+        command=f"quantlab run {facts['config_file']}",
+        timings=seconds,
+    )
+
+
+def _judged(
+    job: Job,
+) -> tuple[dict[Precision, tuple[Accuracy, ...]], tuple[ClassReport, ...], Evaluated | None]:
+    if job.config.evaluation is None:
+        if any(name != targets.SPEEDUP for name in job.config.targets):
+            raise ConfigError("targets on accuracy need an 'evaluation' section in the config")
+        return {}, (), None
+    scores = Scores.load(job.need("scores.npz", "evaluate"))
+    evaluated = load(job.need("evaluation.json", "evaluate"), Evaluated)
+    judged = accuracy.summarize(scores, metrics_of(job))
+    return judged, accuracy.per_class(scores, evaluated.class_names), evaluated

@@ -1,0 +1,74 @@
+"""Progress on the terminal: bars where there is one, plain lines where there is none."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from quantlab.progress import Advance
+
+EVERY = 5.0
+"""Seconds between plain lines."""
+
+
+class Terminal:
+    """Writes to standard error, so that standard output holds results alone."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, quiet=quiet, highlight=False)
+
+    @contextmanager
+    def track(self, title: str, *, total: int, unit: str) -> Iterator[Advance]:
+        """Show how far a task is, at what rate, and how long it will take."""
+        if self._console.is_terminal:
+            yield from self._bar(title, total, unit)
+        else:
+            yield from self._lines(title, total, unit)
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Write a line that stands out."""
+        self._console.print(f"warning: {text}", style="yellow", markup=False)
+
+    def _bar(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}, {task.fields[rate]}/s", markup=False),
+            TimeRemainingColumn(),
+        )
+        started = time.monotonic()
+        with Bars(*columns, console=self._console) as bars:
+            task = bars.add_task(title, total=total, unit=unit, rate="0")
+
+            def advance(done: int) -> None:
+                seconds = time.monotonic() - started
+                bars.update(task, completed=done, rate=f"{done / max(seconds, 1e-9):.3g}")
+
+            yield advance
+
+    def _lines(self, title: str, total: int, unit: str) -> Iterator[Advance]:
+        started = last = time.monotonic()
+        done_so_far = 0
+        self.note(f"{title}: {total} {unit}")
+
+        def advance(done: int) -> None:
+            nonlocal last, done_so_far
+            done_so_far = done
+            now = time.monotonic()
+            if now - last >= EVERY and done:
+                last = now
+                rate = done / (now - started)
+                left = (total - done) / rate
+                self.note(f"{title}: {done} of {total} {unit}, {rate:.3g}/s, {left:.0f} s left")
+
+        yield advance
+        self.note(f"{title}: {done_so_far} {unit} in {time.monotonic() - started:.1f} s")
