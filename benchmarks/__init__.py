@@ -1,0 +1,1 @@
+"""Benchmarks: speeds and memory, as ratios in one run."""
