@@ -151,6 +151,19 @@ def verify(
     )
 
 
+def header_of(path: Path) -> Header | None:
+    """Return a cache's header; None if it has none that is well-formed, as a table has none.
+
+    Raises:
+        CacheError: the file cannot be read.
+    """
+    data = files.read(path, limit=cache.MAX_BYTES, error=CacheError)
+    try:
+        return cache.parse(data, str(path)).header
+    except CacheError:
+        return None
+
+
 def convert(source: Path, target: Path, header: Header | None = None) -> Conversion:
     """Rewrite a cache or a table as ``target``'s suffix says.
 
