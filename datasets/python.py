@@ -6,23 +6,19 @@ The function runs with the rights of whoever runs the config: a config that name
 to be trusted like one.  What it raises is not caught: its author needs the traceback.
 """
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from quantlab import functions
 from quantlab.datasets.base import Array, Sample, Samples
 from quantlab.datasets.checks import as_label, check_fit, class_names, convert, same_count
 from quantlab.datasets.columns import Rows
-from quantlab.errors import ConfigError, DataError
+from quantlab.errors import DataError
 from quantlab.records import TensorSpec
 
 Source = Callable[..., object]
@@ -50,12 +46,8 @@ class PythonDataset:
     class_names: Path | None = None
 
     def __post_init__(self) -> None:
-        module, _, name = self.function.rpartition(":")
-        if not module or not name.isidentifier():
-            raise ConfigError(
-                f"python: function {self.function!r} is neither 'module:function' nor "
-                "'file.py:function'"
-            )
+        """Raise ConfigError if ``function`` is not of its form."""
+        functions.split("python", self.function)
 
     @contextmanager
     def open(self, inputs: Sequence[TensorSpec]) -> Iterator[Samples]:
@@ -66,7 +58,7 @@ class PythonDataset:
             DataError: its batches do not fit, or differ in number from pass to pass.
         """
         names = class_names(self.class_names)
-        source = self._load()
+        source = functions.load("python", self.function, self.folder)
         count = sum(1 for _ in self._samples(source, inputs))
 
         def again() -> Iterator[Sample]:
@@ -84,21 +76,6 @@ class PythonDataset:
                 )
 
         yield Rows(count, again, names)
-
-    def _load(self) -> Source:
-        module, _, name = self.function.rpartition(":")
-        try:
-            loaded = (
-                _from_file(self.folder / module)
-                if module.endswith(".py")
-                else importlib.import_module(module)
-            )
-        except (ImportError, OSError) as error:
-            raise ConfigError(f"python: cannot import {module}: {error}") from error
-        function = getattr(loaded, name, None)
-        if not callable(function):
-            raise ConfigError(f"python: {module} has no function {name!r}")
-        return function  # type: ignore[no-any-return]  # what it yields is checked
 
     def _samples(self, source: Source, inputs: Sequence[TensorSpec]) -> Iterator[Sample]:
         index = 0
@@ -120,20 +97,6 @@ class PythonDataset:
                     at,
                 )
                 index += 1
-
-
-def _from_file(path: Path) -> object:
-    """Import a file under a name of its own, which no other module can have."""
-    name = f"quantlab_user_{sha256(bytes(path.resolve())).hexdigest()[:16]}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # dataclasses and pickle look modules up here
-    try:
-        SourceFileLoader(name, str(path)).exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _arrays(
