@@ -169,10 +169,9 @@ def class_names(path: Path | None) -> tuple[str, ...] | None:
 
 
 def _check_dtype(spec: TensorSpec, dtype: np.dtype[np.generic], origin: str) -> None:
-    try:
-        expected = np.dtype(spec.dtype)
-    except TypeError as error:
-        raise DataError(f"input {spec}: samples of type {spec.dtype} cannot be given") from error
+    expected = _numpy_type(spec.dtype)
+    if expected is None:
+        raise DataError(f"input {spec}: samples of type {spec.dtype} cannot be given")
     text = expected.kind in "OUT" and dtype.kind == "U"
     kinds = {expected.kind, dtype.kind}
     same_kind = len(kinds) == 1 or kinds == {"i", "u"}
@@ -185,6 +184,15 @@ def _check_dtype(spec: TensorSpec, dtype: np.dtype[np.generic], origin: str) -> 
         f"input {spec}: expected {expected}, got {dtype} in {origin}, which does not convert "
         f"without loss or choice; store {example}"
     )
+
+
+def _numpy_type(name: str) -> np.dtype[np.generic] | None:
+    """Return NumPy's own type of that name; others appear once some package registers them."""
+    try:
+        found: np.dtype[np.generic] = np.dtype(name)
+    except TypeError:
+        return None
+    return found if found.isbuiltin == 1 else None
 
 
 def _shape(shape: Sequence[int | str | None]) -> str:
