@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from quantlab.records import EngineReport, Interval, Performance
+from quantlab.visible import visible
 
 MISSING = "\N{EN DASH}"
 """Stands for what was not measured or does not apply."""
@@ -24,7 +25,6 @@ LABELS = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 _SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _PLACES = {"%": 2, "dB": 1}
-_BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def places(value: float, digits: int) -> int:
@@ -140,19 +140,6 @@ def label(engine: EngineReport) -> str:
 def plural(amount: int, noun: str) -> str:
     """Return e.g. ``1 layer`` or ``12 layers``."""
     return f"{count(amount)} {noun}{'' if amount == 1 else 's'}"
-
-
-def visible(text: str) -> str:
-    """Return ``text`` with control and direction-changing characters as escapes.
-
-    Names come from models of strangers: an unseen character must not hide or reorder text.
-    """
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI
-        else character
-        for character in text
-    )
 
 
 def shortened(text: str, width: int) -> str:

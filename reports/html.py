@@ -16,6 +16,7 @@ from quantlab.records import Report
 from quantlab.reports import formats
 from quantlab.reports.blocks import Section
 from quantlab.reports.verdict import sentences, tone
+from quantlab.visible import visible
 
 ROWS = 500
 """Rows of a table that are drawn; the CSV file has all."""
@@ -55,4 +56,4 @@ def _read(name: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    return formats.visible(value) if type(value) is str else value
+    return visible(value) if type(value) is str else value

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.reports import formats
+from quantlab.visible import visible
 from tests.reports.strange import JSON
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
@@ -86,14 +87,14 @@ def test_plain_writes_any_json(value: object) -> None:
 
 
 def test_control_and_direction_characters_become_visible() -> None:
-    assert formats.visible("a\x00b\n\u202ec\ud800") == "a\\x00b\\n\\u202ec\\ud800"
+    assert visible("a\x00b\n\u202ec\ud800") == "a\\x00b\\n\\u202ec\\ud800"
 
 
 @given(st.text(max_size=90), st.integers(8, 40))
 def test_shortened_fits_and_keeps_both_ends(text: str, width: int) -> None:
     short = formats.shortened(text, width)
     columns = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in short)
-    shown = formats.visible(text)
+    shown = visible(text)
     assert columns <= width
     if short != shown and short.count(ELLIPSIS) == 1:
         head, tail = short.split(ELLIPSIS)
