@@ -37,7 +37,6 @@ def fold_constants(model: ir.Model) -> PassResult:
     steps = ir.passes.Sequential(
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.OutputFixPass(),
         common.NameFixPass(),
     )
     done = steps(folded).model

@@ -8,6 +8,9 @@ Every axis and zero point is written out, because their defaults differ between 
 of TensorRT.
 """
 
+from dataclasses import replace
+
+import numpy as np
 import onnx_ir as ir
 
 from quantlab.errors import CacheError, ModelError
@@ -31,7 +34,7 @@ def insert_qdq(
 
     Raises:
         CacheError: thresholds are missing.
-        ModelError: the placement is not of this model.
+        ModelError: the placement is not of this model, or weights are not finite.
     """
     missing = [name for name in placement.tensors if name not in thresholds]
     if missing:
@@ -48,8 +51,16 @@ def insert_qdq(
         editor.node(weight.edge.node).replace_input_with(weight.edge.index, stored[key])
     for weight in placement.weights:
         editor.remove_unused(editor.tensor(weight.initializer))
+    # Tied tensors share the zero point too: one that is ever negative makes all of them signed.
+    lowest = {
+        name: min(thresholds[member].minimum for member in group)
+        for group in placement.ties
+        for name in group
+    }
     for activation in placement.activations:
-        _insert(editor, activation, grid(thresholds[activation.tensor], policy))
+        threshold = thresholds[activation.tensor]
+        minimum = lowest.get(activation.tensor, threshold.minimum)
+        _insert(editor, activation, grid(replace(threshold, minimum=minimum), policy))
     editor.model.graph.sort()
     return editor.model
 
@@ -80,6 +91,10 @@ def _store(editor: Editor, weight: Weight) -> ir.Value:
     if source.const_value is None:
         raise ModelError(f"weights {name!r} are not constant; place this very model again")
     array = source.const_value.numpy()
+    if not np.isfinite(array).all():
+        raise ModelError(
+            f"weights {name!r} hold NaN or infinite values, which no scale fits; repair the model"
+        )
     if weight.axis is None:
         params = symmetric(float(abs(array).max(initial=0.0)))
     else:

@@ -10,13 +10,14 @@ beyond that weights lie beside it as external data.
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from quantlab.errors import ModelError
-from quantlab.files import sha256, staged
+from quantlab.files import sha256, translated
 from quantlab.records import ModelReport, TensorSpec
 
 MIN_OPSET = 9
@@ -49,6 +50,17 @@ def load(path: Path) -> ir.Model:
     return model
 
 
+def reload(path: Path) -> ir.Model:
+    """Read a file that ``save`` wrote and checked, without checking it again.
+
+    Raises:
+        ModelError: missing, or not ONNX.
+    """
+    model = ir.from_proto(_parse(path))
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
 def save(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_BYTES) -> None:
     """Write a model, whole or not at all, and check what was written.
 
@@ -63,7 +75,11 @@ def save(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_BYTES) -
     """
     size = sum(tensor.nbytes for tensor in _weights(model))
     data = f"{path.stem}.onnx.data" if size > external_bytes else None
-    with staged(path) as temporary:
+    with (
+        translated(path),
+        TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as folder,
+    ):
+        temporary = Path(folder) / path.name
         if data is None:
             ir.save(ir.external_data.load_to_model(model.clone()), temporary)
         else:
@@ -71,6 +87,8 @@ def save(model: ir.Model, path: Path, *, external_bytes: int = EXTERNAL_BYTES) -
         # The checker refuses outputs of unknown rank, which a tapped model may have.
         if all(value.shape is not None for value in model.graph.outputs):
             _check_standard(temporary, named=path)
+        for made in sorted(Path(folder).iterdir(), reverse=True):  # the data, then what names it
+            made.replace(path.parent / made.name)
 
 
 def validate(path: Path) -> None:
@@ -157,6 +175,10 @@ def _opset(proto: onnx.ModelProto, path: Path) -> int:
 def _check_tensors(proto: onnx.ModelProto, path: Path) -> None:
     folder = path.parent.resolve()
     for tensor in _tensor_protos(proto.graph):
+        if tensor.data_type not in onnx.TensorProto.DataType.values():
+            raise ModelError(
+                f"{path}: tensor {tensor.name!r} has the unknown element type {tensor.data_type}"
+            )
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, path, folder)
         elif tensor.HasField("raw_data"):
@@ -229,9 +251,16 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value.const_value
+        for node in graph:
+            if node.op_type == "Constant" and node.outputs[0].const_value is not None:
+                yield node.outputs[0].const_value
 
 
 def _spec(value: ir.Value) -> TensorSpec:
+    if not isinstance(value.type, ir.TensorType | None):
+        raise ModelError(
+            f"{value.name!r} is no tensor but {value.type}; only tensors are supported"
+        )
     if value.dtype is None or value.shape is None:
         raise ModelError(f"tensor {value.name!r}: its type or number of axes is not known")
     return TensorSpec(str(value.name), value.dtype.numpy().name, tuple(map(_dim, value.shape)))

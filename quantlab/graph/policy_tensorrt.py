@@ -255,7 +255,12 @@ def _consumers(value: ir.Value | None) -> Sequence[ir.Node]:
 
 
 def _between_integers(node: ir.Node) -> bool:
-    return not graph_input(node.inputs[0]) and bool(readers(node.outputs[0], is_quantized))
+    return not graph_input(node.inputs[0]) and bool(readers(node.outputs[0], _wants_integers))
+
+
+def _wants_integers(node: ir.Node) -> bool:
+    """Whether a reader is quantized; a MaxPool is if its readers are, and they are asked anyway."""
+    return node.op_type != "MaxPool" and is_quantized(node)
 
 
 def _float_average(node: ir.Node) -> Choice | None:

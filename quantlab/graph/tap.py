@@ -11,7 +11,8 @@ from quantlab.graph.passes import copy
 def tap(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
     """Return a copy that also outputs ``tensors``, after its own outputs, in the order given.
 
-    A graph input gets no output of its own: the caller has it already.
+    A graph input gets no output of its own: the caller has it already.  A tensor whose type is not
+    known stays without one: ONNX Runtime knows the operators that onnx does not.
 
     Raises:
         ModelError: a tensor is not in the graph.
@@ -28,7 +29,5 @@ def tap(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
         )
     for name in dict.fromkeys(tensors):
         if name not in given:
-            value = values[name]
-            value.dtype = value.dtype or ir.DataType.FLOAT
-            graph.outputs.append(value)
+            graph.outputs.append(values[name])
     return tapped

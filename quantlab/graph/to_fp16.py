@@ -42,9 +42,10 @@ def to_fp16(model: ir.Model) -> Fp16:
         warnings.simplefilter("ignore")  # a line for each clipped value; `clipped` names them
         try:
             made = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelError(f"the model cannot be converted to FP16: {error}") from error
-    converted = ir.from_proto(made)
+            converted = ir.from_proto(made)
+        except (ValueError, KeyError, AttributeError, TypeError, ir.serde.SerdeError) as error:
+            why = error.__cause__ or error  # what a SerdeError wraps says more than it does
+            raise ModelError(f"the model cannot be converted to FP16: {why}") from error
     converted.graph.sort()  # the converter appends its Casts at the end
     halves = {
         str(name)

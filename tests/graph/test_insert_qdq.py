@@ -21,6 +21,9 @@ from tests.models import BLOCKS, Net, feeds, residual, stacked
 blocks = st.lists(st.sampled_from(sorted(BLOCKS)), max_size=3)
 
 
+POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+
+
 def quantized(model: ir.Model, given: dict[str, np.ndarray], folder: Path, policy: str) -> ir.Model:
     placement = place(model, policy)
     found = thresholds(model, placement.tensors, given, folder)
@@ -139,6 +142,32 @@ def test_missing_thresholds_are_all_named(tmp_path: Path) -> None:
     placement = place(model)
     with pytest.raises(CacheError, match=r"\d+ of \d+ .*: x, .*calibrate this model again"):
         insert_qdq(model, placement, {})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
+    net = Net()
+    x = net.input()
+    weights = np.full((16, 16, 1, 1), value, np.float32)
+    original = net.finish(net.add("Conv", [x, net.weight("broken", weights)]))
+    with pytest.raises(ModelError, match="weights 'broken' hold NaN or infinite values"):
+        quantized(prepared(original, tmp_path), feeds(original), tmp_path, "tensorrt")
+
+
+def test_tied_tensors_share_the_zero_point(tmp_path: Path) -> None:
+    """Else ONNX Runtime's integer MaxPool, which has one grid, is not formed."""
+    net = Net()
+    x = net.add("MaxPool", [net.conv(net.input(), (16, 16))], name="pool", attributes=POOL)
+    original = net.finish(net.relu(net.conv(net.conv(x, (16, 16)), (16, 16))))
+    model = prepared(original, tmp_path)
+    placement = place(model, "onnxruntime")
+    found = thresholds(model, placement.tensors, feeds(original), tmp_path)
+    (tied,) = placement.ties
+    found |= {name: replace(found[name], threshold=1.0, minimum=-1.0) for name in tied}
+    found["pool_out"] = replace(found["pool_out"], minimum=0.5)
+    weights = insert_qdq(model, placement, found, policy="onnxruntime").graph.initializers
+    zeros = [weights[f"{name}_zero_point"].const_value for name in tied]
+    assert [int(zero.numpy()) for zero in zeros if zero is not None] == [128, 128]
 
 
 def test_placement_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_weights_of_the_wrong_size(tmp_path: Path) -> None:
         load(write(made, tmp_path / "m.onnx"))
 
 
+def test_weights_of_an_unknown_type(tmp_path: Path) -> None:
+    made = residual()
+    made.graph.initializer[0].data_type = 77
+    with pytest.raises(ModelError, match=r"'conv0.weight' has the unknown element type 77"):
+        load(write(made, tmp_path / "m.onnx"))
+
+
+def test_an_output_that_is_no_tensor_is_named(tmp_path: Path) -> None:
+    net = Net()
+    parts = net.add("SplitToSequence", [net.conv(net.input(), (16, 16))])
+    made = net.finish("conv0_out")
+    made.graph.output.append(helper.make_tensor_sequence_value_info(parts, TensorProto.FLOAT, None))
+    model = load(write(made, tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match="'splittosequence1_out' is no tensor but Sequence"):
+        outputs(model)
+
+
 def external(folder: Path, **entries: str) -> Path:
     """Write a model whose first weights are in a data file that ``entries`` describe."""
     made = residual()

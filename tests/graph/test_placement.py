@@ -121,6 +121,16 @@ def test_shared_weights_are_quantized_for_each_reader(tmp_path: Path) -> None:
     assert Counter(w.initializer for w in placement.weights) == {"first.weight": 2}
 
 
+def test_a_long_chain_of_pools_is_placed_in_no_time(tmp_path: Path) -> None:
+    """Each pool's readers were once asked twice: 2**60 questions."""
+    net = Net()
+    x = net.conv(net.input(), (16, 16))
+    for _ in range(60):
+        x = net.add("MaxPool", [x], attributes={"kernel_shape": [1, 1]})
+    placement = place(prepared(net.finish(net.add("Sigmoid", [x])), tmp_path))
+    assert placement.tensors == ("x",)
+
+
 def test_nothing_quantizable_lists_the_reasons(tmp_path: Path) -> None:
     net = Net()
     model = prepared(net.finish(net.gemm(net.input(shape=("N", 4)), (4, 4), name="tiny")), tmp_path)

@@ -134,6 +134,41 @@ def test_quantized_model_is_refused(tmp_path: Path) -> None:
         prepare(load(write(original, tmp_path / "m.onnx")))
 
 
+@pytest.mark.parametrize(("chosen", "made"), [(11, 5), (17, 3)])
+def test_normalization_in_training_mode_is_refused(chosen: int, made: int, tmp_path: Path) -> None:
+    """Folded, it would give other numbers: there it uses the statistics of the batch."""
+    net = Net(opset=chosen)
+    net.norm(net.conv(net.input(), (16, 16)), 16, name="batch")
+    node = net.nodes[-1]
+    node.output.extend(f"statistic{i}" for i in range(1, made))
+    if chosen > 13:
+        node.attribute.append(helper.make_attribute("training_mode", 1))
+    original = net.finish(net.relu("batch_out"))
+    with pytest.raises(
+        ModelError, match=r"training mode: 1 .* BatchNormalization 'batch'; .*eval\(\)"
+    ):
+        prepare(load(write(original, tmp_path / "m.onnx")))
+
+
+def test_dropout_in_training_mode_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    rate, switch = (
+        net.weight("rate", np.array(0.5, np.float32)),
+        net.weight("switch", np.ones((), bool)),
+    )
+    x = net.add("Dropout", [net.conv(net.input(), (16, 16)), rate, switch], name="drop")
+    with pytest.raises(ModelError, match=r"training mode: .* Dropout 'drop'"):
+        prepare(load(write(net.finish(x), tmp_path / "m.onnx")))
+
+
+def test_an_input_that_is_an_output_too_keeps_its_name(tmp_path: Path) -> None:
+    net = Net()
+    original = net.finish(net.conv(net.input(), (16, 16)))
+    original.graph.output.append(original.graph.input[0])
+    prepared = same_outputs(original, tmp_path)
+    assert [value.name for value in prepared.graph.inputs] == ["x"]
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_a_pass_leaves_its_argument_alone_and_stays_valid(name: str, tmp_path: Path) -> None:
     model = load(write(stacked(sorted(BLOCKS), opset=11), tmp_path / "m.onnx"))

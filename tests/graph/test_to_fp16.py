@@ -7,6 +7,7 @@ import onnx_ir as ir
 import openvino
 import pytest
 
+from quantlab.errors import ModelError
 from quantlab.graph.model import inputs, load, outputs, save
 from quantlab.graph.to_fp16 import to_fp16
 from tests.graph.cases import prepared
@@ -56,3 +57,11 @@ def test_weights_beyond_fp16_are_named(tmp_path: Path) -> None:
     big = net.weight("big.scale", np.array([1e6], np.float32))
     model = prepared(net.finish(net.add("Mul", [x, big])), tmp_path)
     assert to_fp16(model).clipped == ("big.scale",)
+
+
+def test_a_model_that_the_converter_breaks_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    original = net.finish(net.conv(net.input(), (16, 16)))
+    original.graph.output.append(original.graph.input[0])  # it gives two tensors one name
+    with pytest.raises(ModelError, match=r"cannot be converted to FP16: .*'x'"):
+        to_fp16(prepared(original, tmp_path))
