@@ -26,13 +26,14 @@ def decide(
         histograms: by tensor.
         calibrator: chooses the thresholds.
         method: its name, for the record.
-        ties: groups of tensors that share one threshold; names without a histogram are ignored.
+        ties: groups of tensors that share one threshold; groups with a tensor in common (of two
+            placements) are one.  Names without a histogram are ignored.
 
     Raises:
         CalibrationError: a tensor had no finite element.
     """
     shared = dict(histograms)
-    for group in ties:
+    for group in _joined(ties):
         members = [name for name in group if name in histograms]
         if members:
             together = merge([replace(histograms[name], tensor="") for name in members])
@@ -61,4 +62,14 @@ def follow(thresholds: Thresholds, derived: Mapping[str, str]) -> dict[str, Tens
     for tensor, source in derived.items():
         if source in thresholds and tensor not in found:
             found[tensor] = replace(thresholds[source], tensor=tensor, method="tied")
+    return found
+
+
+def _joined(groups: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the groups with those that overlap put together."""
+    found: list[tuple[str, ...]] = []
+    for group in groups:
+        apart = [other for other in found if set(other).isdisjoint(group)]
+        touched = [other for other in found if other not in apart]
+        found = [*apart, tuple(dict.fromkeys(name for one in (*touched, group) for name in one))]
     return found

@@ -26,6 +26,15 @@ def test_tied_tensors_get_the_threshold_of_their_union(
     assert found["a"].amax == float(np.abs(a).max())
 
 
+def test_ties_with_a_tensor_in_common_are_one() -> None:
+    """Two placements of one model: a Concat ties a, b there; a MaxPool ties b, c here."""
+    sizes = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 5.0, "e": 4.0}
+    histograms = {name: from_array(name, np.array([size])) for name, size in sizes.items()}
+    ties = [("a", "b"), ("d", "e"), ("b", "c")]
+    found = decide(histograms, MinMax(), method="minmax", ties=ties)
+    assert [t.threshold for t in found.values()] == [3.0, 3.0, 3.0, 5.0, 5.0]
+
+
 def test_order_and_method_are_recorded() -> None:
     histograms = {name: from_array(name, np.ones(3)) for name in ("z", "a")}
     found = decide(histograms, MinMax(), method="minmax")
