@@ -95,7 +95,9 @@ class Accumulator:
         if values.dtype == np.float32 and inverse > float(np.finfo(np.float32).max):
             inverse = math.inf  # puts every value outside the bins, so that float64 counts it
         step = values.dtype.type(inverse)  # in the values' type, so that the kernel stays in it
-        return int(count(values, start, step, self._counts, self._seen))
+        single = values.dtype == np.float32
+        bits = values.view(np.int32) if single else values.view(np.int64)
+        return int(count(values, bits, start, step, self._counts, self._seen))
 
     def _grow_to(self, exponent: int) -> None:
         if exponent > self._exponent:

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import Any
 
 from quantlab.collect.accumulator import Accumulator
-from quantlab.datasets.base import Batch
+from quantlab.datasets.base import Array, Batch
 from quantlab.datasets.fingerprint import Fingerprint
-from quantlab.engines.ort_session import session
-from quantlab.errors import CalibrationError
+from quantlab.engines.host import usable_cores
+from quantlab.engines.ort_session import run, session
+from quantlab.errors import CalibrationError, EngineError
 from quantlab.histogram import Histogram
 from quantlab.progress import Advance
 
@@ -67,15 +67,15 @@ def collect(
         tapped: ONNX model whose outputs include ``tensors`` other than its inputs (graph.tap).
         batches: samples that fit the model's inputs.
         tensors: names of activations, or of inputs.
-        threads: for inference and for counting; all physical cores if None.
+        threads: for inference and for counting; every core that this process may use if None.
         advance: called after each batch with the number of samples done so far.
 
     Raises:
         EngineError: the model cannot be run on a batch.
         CalibrationError: there was no batch.
     """
-    workers = threads or psutil.cpu_count(logical=False) or 1
-    model = session(tapped, threads=threads)
+    workers = threads or usable_cores()
+    model = session(tapped, threads=workers, spin=False)  # between runs the cores count
     inputs = {i.name for i in model.get_inputs()}
     outputs = [name for name in tensors if name not in inputs]
     accumulators = {name: Accumulator(name) for name in tensors}
@@ -85,7 +85,7 @@ def collect(
     with ThreadPoolExecutor(workers, thread_name_prefix="histogram") as pool:
         for batch in batches:
             before = time.perf_counter()
-            found = dict(zip(outputs, model.run(outputs, dict(batch.arrays)), strict=True))
+            found = _activations(model, outputs, batch)
             inference += time.perf_counter() - before
             found |= {name: batch.arrays[name] for name in tensors if name in inputs}
             jobs = [
@@ -95,6 +95,7 @@ def collect(
             fingerprint.add(batch)
             for job in jobs:
                 job.result()
+            found.clear()  # before the next batch is read and run, so that two are never held
             samples += batch.size
             largest = max(largest, batch.size)
             advance(samples)
@@ -109,6 +110,15 @@ def collect(
         data_hash=fingerprint.hexdigest(),
     )
     return Collection({name: accumulators[name].histogram() for name in tensors}, how)
+
+
+def _activations(model: Any, outputs: Sequence[str], batch: Batch) -> dict[str, Array]:
+    if not outputs:  # which would mean every output to ONNX Runtime
+        return {}
+    try:
+        return run(model, outputs, batch.arrays)
+    except EngineError as error:
+        raise EngineError(f"calibration, {batch}: {error}") from error
 
 
 def check_finite(histograms: Iterable[Histogram], batch: int) -> None:

@@ -30,7 +30,7 @@ from quantlab.engines.layers import (
 )
 from quantlab.engines.ort_session import CPU, library, run, session, specs
 from quantlab.engines.signature import fitted, supported
-from quantlab.errors import EngineError, EngineUnavailable
+from quantlab.errors import EngineError, EngineUnavailable, OutputError
 from quantlab.records import Build, EngineInfo, Layer, Precision
 
 CUDA = "CUDAExecutionProvider"
@@ -126,12 +126,7 @@ class _Runner:
         """Profile the last batch; see ``Runner.describe``."""
         if self._last is None:
             raise EngineError("describe() needs a batch that was run before")
-        with TemporaryDirectory() as folder:
-            profiled = _load(self._engine, self._path, profile=Path(folder) / "profile")
-            for _ in range(PROFILED_RUNS + 1):
-                run(profiled, self._outputs, self._last)
-            events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
-        layers = executed(events, self._path)
+        layers = executed(self._profile(self._last), self._path)
         home = self._session.get_providers()[0]
         cpu = self._engine.provider == "cpu"
         reason = CASTS if cpu and self._precision == "fp16" else ""
@@ -149,6 +144,21 @@ class _Runner:
             layers=layers,
             notes=tuple(notes),
         )
+
+    def _profile(self, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+        with TemporaryDirectory() as folder:
+            profiled = _load(self._engine, self._path, profile=Path(folder) / "profile")
+            for _ in range(PROFILED_RUNS + 1):
+                run(profiled, self._outputs, inputs)
+            text = Path(profiled.end_profiling()).read_text(encoding="utf-8")
+            try:
+                events: list[dict[str, Any]] = json.loads(text)
+            except ValueError as error:  # ONNX Runtime does not tell when a write fails
+                raise OutputError(
+                    f"cannot write {folder}: ONNX Runtime's profile is cut off; free disk space "
+                    "there, or set TMPDIR to another folder"
+                ) from error
+        return events
 
 
 def _device(engine: OnnxRuntime) -> str:

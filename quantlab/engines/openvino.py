@@ -10,6 +10,7 @@ arithmetic runs FP16 weights in f32: left to choose, OpenVINO would take BF16 th
 say nothing about FP16's 11.  What really ran is read from the compiled model.
 """
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class OpenVino:
         def write(target: Path) -> None:
             with _translated(f"OpenVINO cannot build {precision} from {model.name}"):
                 core = ov.Core()
-                ov.save_model(core.read_model(model), target / main, compress_to_fp16=False)
+                _save(ov, core.read_model(model), target / main)
                 graph = core.read_model(target / main)
                 supported(_specs((*graph.inputs, *graph.outputs)), "OpenVINO")
                 core.compile_model(graph, DEVICE, self._config(core, precision))
@@ -99,6 +100,15 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",  # one inference at a time gets all threads
         }
         return config if self.threads is None else config | {"INFERENCE_NUM_THREADS": self.threads}
+
+
+def _save(ov: Any, graph: Any, path: Path) -> None:
+    try:
+        ov.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        # C++ streams tell no reason; the folder was just made, so there is one left.
+        text = f"OpenVINO could not write {path.name} ({error}), likely because the disk is full"
+        raise OSError(errno.ENOSPC, text) from error
 
 
 _Shapes = tuple[tuple[int, ...], ...]

@@ -63,6 +63,7 @@ def session(
     providers: Sequence[Provider] = CPU,
     optimize: bool = True,
     profile: Path | None = None,
+    spin: bool = True,
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession``.
 
@@ -72,6 +73,7 @@ def session(
         providers: execution providers, the preferred one first; there is no fallback beyond them.
         optimize: whether nodes may be fused; without, every tensor of the model exists.
         profile: prefix of the profile's path, to time nodes.
+        spin: whether its threads wait busily for the next run, or leave the cores to others.
 
     Raises:
         EngineError: ONNX Runtime refuses the model; its message names the node where it can.
@@ -86,6 +88,8 @@ def session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+    if not spin:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     what = model.name if isinstance(model, Path) else "the model"
     with translated(f"ONNX Runtime cannot load {what}"):
         made = ort.InferenceSession(

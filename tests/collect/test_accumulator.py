@@ -53,7 +53,7 @@ def test_blocks_of_any_scale_equal_the_definition(
     assert collected(values, [np.array([0]), np.array([1])]) == from_array("t", values)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
 def test_a_bad_element_is_counted_apart_and_its_sample_named(bad: float, place: int) -> None:
     values = np.ones((3, 3 * BLOCK), np.float32)
