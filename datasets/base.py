@@ -57,6 +57,11 @@ class Batch:
         """Number of samples."""
         return len(self.indices)
 
+    def __str__(self) -> str:
+        """Return which samples and shapes, for messages."""
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in self.arrays.items())
+        return f"samples {self.indices.min()} to {self.indices.max()} ({shapes})"
+
 
 class Samples(Protocol):
     """An opened dataset."""

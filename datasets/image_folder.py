@@ -67,8 +67,8 @@ class ImageFolder:
     csv: Path | None = None
     resize: Size = None
     crop: Size = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: float | tuple[float, ...] = 0.0
+    std: float | tuple[float, ...] = 1.0
     scale: float | None = None
     layout: Literal["nchw", "nhwc"] = "nchw"
     colour: Colour = "rgb"
@@ -121,7 +121,11 @@ class ImageFolder:
         return np.ascontiguousarray(array)
 
     def _normalization(self) -> Normalization:
-        return Normalization(self.scale, self.mean, self.std)
+        return Normalization(self.scale, _each(self.mean), _each(self.std))
+
+
+def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
+    return values if isinstance(values, tuple) else (values,)
 
 
 class _Images:

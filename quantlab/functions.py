@@ -36,16 +36,13 @@ def load(role: str, function: str, folder: Path) -> Callable[..., object]:
         ConfigError: there is no such module, file or function.
     """
     source, name = split(role, function)
+    path = (folder / source).resolve()
     try:
-        module = (
-            _from_file(folder / source)
-            if source.endswith(".py")
-            else importlib.import_module(source)
-        )
+        module = _from_file(path) if source.endswith(".py") else importlib.import_module(source)
     except ImportError as error:
         raise ConfigError(
-            f"{role}: cannot import {source!r}: {error}; install it, or name a file as "
-            "'file.py:function'"
+            f"{role}: cannot import {source!r}: {error}; a module is imported from where Python "
+            "finds it, a file from the config's folder, and what a file imports from beside it"
         ) from error
     loaded = getattr(module, name, None)
     if not callable(loaded):
@@ -63,9 +60,12 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look modules up here
+    sys.path.insert(0, str(path.parent))  # as if the file were run: it may import what is beside it
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(str(path.parent))
     return module
