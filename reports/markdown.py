@@ -22,8 +22,9 @@ from quantlab.reports.blocks import (
     Section,
     Table,
 )
-from quantlab.reports.formats import count, moment, visible
+from quantlab.reports.formats import count, moment
 from quantlab.reports.verdict import verdict
+from quantlab.visible import visible
 
 ROWS = 40
 """Rows of a table that are written; the CSV file has all."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import escape
 
-from quantlab.reports.formats import MINUS, visible
+from quantlab.reports.formats import MINUS
+from quantlab.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,51 +2,68 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from quantlab.records import Performance, Report
-from quantlab.reports import formats
+from quantlab.records import Report
 from quantlab.reports.blocks import Cell
+from quantlab.reports.formats import LABELS, MISSING
 from quantlab.reports.sections import summary
+from quantlab.visible import visible
 
 
 def summary_table(report: Report) -> Table:
     """Return the report's summary: a column an engine, a row a measure."""
     found = summary.table(report)
-    table = Table(title=found.caption, title_justify="left")
+    table = Table(title=found.caption, title_justify="left", box=SIMPLE_HEAD)
     for column in found.columns:
         table.add_column(column.name, justify="right" if column.kind == "precision" else "left")
     for cells in found.rows:
-        table.add_row(*(Text(formats.visible(str(cell))) for cell in cells))
+        table.add_row(*map(_stacked, cells))
     return table
+
+
+def _stacked(cell: Cell) -> Text:
+    """Return a cell with its interval below the value: four columns then fit 80 characters."""
+    text = Text(visible(cell.text))
+    if cell.note:
+        text.append(f"\n{visible(cell.note)}", style="dim")
+    return text
 
 
 def compare_table(reports: Sequence[Report], names: Sequence[str]) -> Table:
-    """Return runs side by side: a row an engine and batch size, values with their intervals.
+    """Return runs side by side: a column a run, the rows of their summaries engine by engine.
 
     Args:
-        reports: in the order of the rows.
+        reports: in the order of the columns.
         names: what each is called, e.g. its run folder.
     """
-    metrics = list(dict.fromkeys(name for report in reports for name in summary.metrics(report)))
-    table = Table()
-    for heading in ("Run", "Engine", *metrics, "Size", "Batch", "p50", "Samples/s", "Speedup"):
-        table.add_column(Text(formats.visible(heading)))
-    for name, report in zip(names, reports, strict=True):
-        for engine in report.engines:
-            values = [summary.accuracy_cell(engine, metric) for metric in metrics]
-            facts = [name, formats.label(engine), *values, formats.size(engine.size_bytes)]
-            for speed in [_speed(found) for found in engine.performance] or [[]]:
-                cells = [*facts, *speed]
-                table.add_row(*(Text(formats.visible(str(cell))) for cell in cells))
+    columns = [_by_engine(report) for report in reports]
+    table = Table(
+        title="Runs side by side, with 95 % intervals", title_justify="left", box=SIMPLE_HEAD
+    )
+    table.add_column("")
+    for name in names:
+        table.add_column(Text(visible(name)), justify="right")
+    for label in LABELS.values():
+        measures = dict.fromkeys(key for column in columns for key in column if key[0] == label)
+        for number, key in enumerate(measures):
+            cells = (_stacked(column.get(key, Cell(MISSING))) for column in columns)
+            table.add_row(
+                Text(visible(" ".join(key))),
+                *cells,
+                end_section=number == len(measures) - 1,
+            )
     return table
 
 
-def _speed(found: Performance) -> list[str | Cell]:
-    return [
-        str(found.batch),
-        f"{formats.number(found.p50_ms)} ms",
-        summary.throughput_cell(found),
-        summary.speedup_cell(found),
-    ]
+def _by_engine(report: Report) -> dict[tuple[str, str], Cell]:
+    """Return the summary's cells by engine and measure."""
+    found = summary.table(report)
+    return {
+        (column.name, cells[0].text): cell
+        for cells in found.rows
+        for column, cell in zip(found.columns[1:], cells[1:], strict=True)
+        if cell.text != MISSING
+    }

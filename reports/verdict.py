@@ -137,6 +137,10 @@ def _changed(found: Accuracy, loss: Interval) -> str:
     gained = loss.value < 0
     shown = Interval(-loss.value, -loss.high, -loss.low) if gained else loss
     decimals = formats.metric_places(found.unit, formats.bounds(loss))
+    if loss.low <= 0 <= loss.high:
+        change = formats.with_unit(formats.fixed(-loss.value, decimals, signed=True), unit)
+        bounds = formats.interval(-loss.high, -loss.low, decimals, signed=True).strip("()")
+        return f"its {found.metric} is not measurably different ({change}, {bounds})"
     verb = "gains" if gained else "loses"
     amount = formats.with_unit(formats.fixed(shown.value, decimals), unit)
     of = f" of {found.metric}" if found.higher_is_better else f" in {found.metric}"
@@ -146,7 +150,11 @@ def _changed(found: Accuracy, loss: Interval) -> str:
 def _targets(report: Report) -> str:
     if not report.targets:
         return ""
-    missed = [target.name for target in report.targets if not target.met]
+    missed = [
+        f"{target.name} {evidence(target, report).where}".strip()
+        for target in report.targets
+        if not target.met
+    ]
     return f": misses its target for {', '.join(missed)}" if missed else ": within targets"
 
 

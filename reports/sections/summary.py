@@ -31,7 +31,7 @@ def table(report: Report) -> Table:
         *(line for batch in batches(report) for line in _performance(batch)),
         ("Size on disk", lambda engine: Cell(formats.size(engine.size_bytes))),
         ("Computed in", lambda engine: Cell(engine.ran)),
-        ("INT8 layers", _integer),
+        ("Layers in INT8", _integer),
     ]
     filled = [(name, [pick(engine) for engine in engines]) for name, pick in rows]
     return Table(

