@@ -7,7 +7,7 @@ same samples for every engine, so a difference is paired: what is hard for both 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quantlab.datasets.base import Batch
 from quantlab.engines.base import Array, Runner
-from quantlab.errors import ConfigError, DataError
+from quantlab.errors import ConfigError, DataError, EngineError
 from quantlab.files import write_with
 from quantlab.intervals import bootstrap
 from quantlab.metrics.arrays import class_labels, class_scores
@@ -110,12 +110,12 @@ def evaluate(
         DataError: no samples or labels, or outputs and labels that a metric cannot judge.
         EngineError: an engine failed.
     """
-    _check(runners, metrics)
+    check(list(runners), metrics)
     engines = [precision for precision in PRECISIONS if precision in runners]
     pieces: defaultdict[tuple[str, ...], list[Array]] = defaultdict(list)
     done = 0
     for batch in batches:
-        outputs = {p: _output(runners[p].run(batch.arrays), output, p, batch) for p in engines}
+        outputs = {p: _output(_run(runners[p], p, batch), output, p, batch) for p in engines}
         for key, rows in _judge(outputs, batch, metrics):
             pieces[key].append(rows)
         done += batch.size
@@ -184,7 +184,8 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def _check(runners: Mapping[Precision, Runner], metrics: Sequence[Metric]) -> None:
+def check(precisions: Collection[Precision], metrics: Sequence[Metric]) -> None:
+    """Raise ConfigError if engines of these precisions cannot be judged by these metrics."""
     names = [metric.name for metric in metrics]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -193,11 +194,18 @@ def _check(runners: Mapping[Precision, Runner], metrics: Sequence[Metric]) -> No
             "of a name (a python metric is named after its function)"
         )
     comparing = [metric.name for metric in metrics if metric.compares == "fp32"]
-    if comparing and "fp32" not in runners:
+    if comparing and "fp32" not in precisions:
         raise ConfigError(
             f"evaluation.metrics: {', '.join(comparing)} compares with the FP32 engine; add fp32 "
             "to engines.precisions"
         )
+
+
+def _run(runner: Runner, precision: Precision, batch: Batch) -> Mapping[str, Array]:
+    try:
+        return runner.run(batch.arrays)
+    except EngineError as error:
+        raise EngineError(f"{precision}, {batch}: {error}") from error
 
 
 def _output(outputs: Mapping[str, Array], name: str | None, engine: str, batch: Batch) -> Array:

@@ -20,6 +20,15 @@ from quantlab.records import (
 DRAWN_BINS = 128
 """Bars of a drawn histogram."""
 
+CLIPPING_COSTS = 3.0
+"""dB of predicted SQNR that a threshold may give away against none clipped before it is told."""
+
+LISTED = 20
+"""Skipped samples that the report names; collection.json and evaluation.json name all."""
+
+UNSTEADY = 2.0
+"""Ratio of the 90th percentile of latencies to the median from which on they are told."""
+
 WORST = 12
 """Tensors whose histograms are drawn: those with the lowest predicted SQNR."""
 
@@ -46,7 +55,7 @@ def engine(
         integer_layers=sum(layer.integer for layer in weighted),
         float_layers=tuple(layer.name for layer in weighted if not layer.integer),
         layers=info.layers,
-        notes=info.notes,
+        notes=(*build.notes, *info.notes),
     )
 
 
@@ -79,12 +88,14 @@ def drawn(
 def warnings(
     engines: Sequence[EngineReport],
     tensors: Sequence[TensorReport],
+    histograms: Mapping[str, Histogram],
     *,
     same_samples: bool,
     skipped: Sequence[str],
 ) -> tuple[str, ...]:
     """Return what a reader must not overlook, in sentences."""
-    found = [
+    found = [text for row in tensors if (text := _clipping(row, histograms[row.name]))]
+    found += [
         f"{row.name}: {row.nan} NaN and {row.inf} infinite elements were left out of calibration"
         for row in tensors
         if row.nan or row.inf
@@ -96,33 +107,53 @@ def warnings(
     ]
     if same_samples:
         found.append(
-            "accuracy was measured on the calibration samples: it flatters INT8; evaluate on others"
+            "accuracy was measured on calibration samples: it flatters INT8; evaluate on others"
         )
     if skipped:
-        found.append(f"{len(skipped)} samples were skipped: {'; '.join(skipped[:5])}")
+        more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
+        found.append(f"{len(skipped)} samples were skipped: {'; '.join(skipped[:LISTED])}{more}")
     for report in engines:
-        found += [f"{report.precision}: {note}" for note in report.notes]
-    return (*found, *_int8_warnings(engines))
+        head = f"{report.precision}: "
+        found += [head + note.removeprefix(head) for note in report.notes]
+    return (*found, *_slow(engines), *_unsteady(engines))
 
 
-def _int8_warnings(engines: Sequence[EngineReport]) -> list[str]:
-    by_precision = {report.precision: report for report in engines}
-    int8 = by_precision.get("int8")
-    if int8 is None:
-        return []
-    found = []
-    if int8.float_layers:
-        found.append(
-            f"int8: {len(int8.float_layers)} of {int8.weighted_layers} convolutions and matrix "
-            f"products ran in floating point: {', '.join(int8.float_layers[:8])}"
-        )
-    found += [
-        f"int8 is not faster than fp32 at batch {speed.batch}: {speed.speedup.value:.2f} x "
-        f"({speed.speedup.low:.2f} to {speed.speedup.high:.2f})"
-        for speed in int8.performance
-        if speed.speedup and speed.speedup.low < 1
+def _clipping(row: TensorReport, histogram: Histogram) -> str | None:
+    """Say so if not clipping would be better, as where many elements share a large magnitude."""
+    whole = sqnr_db(histogram, row.amax)
+    if not row.clipped_fraction or row.sqnr_db is None or whole is None:
+        return None
+    if row.sqnr_db >= whole - CLIPPING_COSTS:
+        return None
+    return (
+        f"{row.name}: {row.method} clips {100 * row.clipped_fraction:.2g} % of the elements: "
+        f"{row.sqnr_db:.1f} dB predicted, {whole:.1f} dB without clipping; try method mse or minmax"
+    )
+
+
+def _slow(engines: Sequence[EngineReport]) -> list[str]:
+    return [
+        f"{report.precision} is {'slower' if ratio.high < 1 else 'not measurably faster'} than "
+        f"fp32 at batch {speed.batch}: {ratio.value:.2f} x ({ratio.low:.2f} to {ratio.high:.2f})"
+        for report in engines
+        for speed in report.performance
+        if (ratio := speed.speedup) and ratio.low < 1
     ]
-    return found
+
+
+def _unsteady(engines: Sequence[EngineReport]) -> list[str]:
+    shaky = [
+        f"{report.precision} at batch {speed.batch} ({speed.p50_ms:.3g} to {speed.p90_ms:.3g} ms)"
+        for report in engines
+        for speed in report.performance
+        if speed.p90_ms > UNSTEADY * speed.p50_ms
+    ]
+    if not shaky:
+        return []
+    listed = ", ".join(shaky)
+    return [
+        f"latencies were unsteady, median to 90th percentile: {listed}; does something else run?"
+    ]
 
 
 def _thin(histogram: Histogram, threshold: float) -> HistogramReport:

@@ -4,14 +4,16 @@
 Libraries are imported inside the commands, so that help and completion answer at once.
 """
 
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from quantlab.cli_cache import app as cache_app
 from quantlab.errors import QuantlabError
+from quantlab.visible import visible_lines
 
 if TYPE_CHECKING:
     from quantlab.pipeline import Run
@@ -37,7 +39,8 @@ def run(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> N
     """Do the whole job; goes on where a run that was stopped left off."""
     from quantlab import pipeline
 
-    _finish(pipeline.run(config, output=output, progress=_terminal(quiet=quiet)))
+    terminal = _terminal(quiet=quiet)
+    _finish(pipeline.run(config, output=output, progress=terminal), terminal)
 
 
 @app.command()
@@ -83,7 +86,8 @@ def report(
     """Write the report of what was measured."""
     from quantlab import pipeline
 
-    _finish(pipeline.report(config, output=output))
+    terminal = _terminal(quiet=False)
+    _finish(pipeline.report(config, output=output, progress=terminal), terminal)
 
 
 @app.command()
@@ -93,8 +97,8 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")]) -
 
     from quantlab import reports
 
-    found = [reports.load(folder / "report.json") for folder in runs]
-    Console().print(reports.compare_table(found, [folder.name for folder in runs]))
+    found = [reports.load(folder) for folder in runs]
+    Console().print(reports.compare_table(found, [folder.resolve().name for folder in runs]))
 
 
 @app.command()
@@ -130,16 +134,17 @@ def _version(
 
 def main() -> None:
     """Run the command line; errors raised on purpose become one message and their exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except QuantlabError as error:
-        typer.secho(f"quantlab: {error}", fg=typer.colors.RED, err=True)
+        typer.secho(f"quantlab: {visible_lines(str(error))}", fg=typer.colors.RED, err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo(
-            "quantlab: stopped; the same command goes on from the last finished step", err=True
-        )
-        sys.exit(1)
+
+
+def _stop(*_: object) -> NoReturn:
+    sys.exit("quantlab: stopped; the same command goes on from the last finished step")
 
 
 def _terminal(*, quiet: bool) -> "Terminal":
@@ -148,13 +153,14 @@ def _terminal(*, quiet: bool) -> "Terminal":
     return Terminal(quiet=quiet)
 
 
-def _finish(run: "Run") -> None:
+def _finish(run: "Run", terminal: "Terminal") -> None:
     from rich.console import Console
 
     from quantlab import pipeline, reports
 
-    console = Console()
-    console.print(reports.summary_table(run.report))
-    console.print(reports.verdict(run.report), markup=False, highlight=False)
+    for text in run.report.warnings:
+        terminal.warn(text)
+    Console().print(reports.summary_table(run.report))
+    typer.echo(reports.verdict(run.report))
     typer.echo(f"report: {run.folder / 'report.html'}")
     pipeline.check_targets(run.report)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantlab.errors import CacheError
+from quantlab.visible import visible
 
 if TYPE_CHECKING:
     from quantlab.cache import Header
@@ -33,7 +34,9 @@ def show(path: CacheFile) -> None:
     shown = cache.read(path)
     typer.echo(f"{shown.header}: TensorRT {shown.header.version}, {len(shown.scales)} tensors")
     for row in cachetools.show(shown):
-        typer.echo(f"{row.bits:>8}  scale {row.scale:<12.6g} amax {row.amax:<12.6g} {row.tensor}")
+        typer.echo(
+            f"{row.bits:>8}  scale {row.scale:<12.6g} amax {row.amax:<12.6g} {visible(row.tensor)}"
+        )
 
 
 @app.command()
@@ -80,7 +83,7 @@ def diff(first: CacheFile, second: CacheFile) -> None:
     rows = cachetools.diff(cache.read(first), cache.read(second))
     for row in rows:
         ratio = "" if row.ratio is None else f"  x {row.ratio:.4f}"
-        typer.echo(f"{row.tensor}: {_scale(row.first)} -> {_scale(row.second)}{ratio}")
+        typer.echo(f"{visible(row.tensor)}: {_scale(row.first)} -> {_scale(row.second)}{ratio}")
     typer.echo(f"{len(rows)} tensors differ" if rows else "the scales are the same")
 
 
@@ -92,8 +95,11 @@ def convert(
     algorithm: Algorithm = None,
 ) -> None:
     """Rewrite a cache for another TensorRT or algorithm, or to and from ONNX Runtime's table."""
-    from quantlab import cachetools
+    from quantlab import cachetools, manifest
 
+    for path in (target, manifest.beside(target)):
+        if path.exists():
+            raise CacheError(f"{path} exists and would be replaced; delete it or name another file")
     written = cachetools.convert(source, target, _header(source, tensorrt, algorithm))
     typer.echo(f"wrote {target}: {written.kind}, {written.tensors} tensors")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from quantlab.records import PRECISIONS, Precision
 
@@ -48,7 +48,7 @@ class Calibration(_Open):
         None, description="How many, from the first; all if not given."
     )
     batch: PositiveInt = Field(32, description="Samples an inference; does not change the result.")
-    method: str = Field("entropy", description="Calibrator that chooses the thresholds.")
+    method: str = Field("mse", description="Calibrator that chooses the thresholds.")
     tensors: Literal["quantized", "all"] = Field(
         "quantized",
         description="What is collected: the tensors that Q/DQ needs, or every one that the INT8 "
@@ -107,7 +107,7 @@ class Config(_Section):
     engines: Engines = Engines()
     evaluation: Evaluation | None = Field(None, description="Left out: no accuracy is measured.")
     benchmark: Benchmark | None = Field(Benchmark(), description="null: no speed is measured.")
-    targets: Mapping[str, float] = Field(
+    targets: Mapping[str, FiniteFloat] = Field(
         default_factory=dict,
         description="Limits for INT8, e.g. top1_drop in points, cosine, speedup; missed: exit 3.",
     )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from quantlab import registry
 from quantlab.config import Config, Plug, Plugs
 from quantlab.errors import ConfigError
-from quantlab.targets import check_names
+from quantlab.targets import check as check_targets
 
 Location = tuple[str | int, ...]
 
@@ -115,7 +115,16 @@ def _checks(
             plug = metric if isinstance(metric, Plug) else Plug(kind=metric)
             made.append(make("metric", plugs.metrics, plug.kind, plug.parameters))
             yield ("evaluation", "metrics", i), "kind", made[-1]
-    yield ("targets",), "", lambda: check_names(config.targets, [m().name for m in made])
+    yield (
+        ("targets",),
+        "",
+        lambda: check_targets(
+            config.targets,
+            {metric.name: metric.compares for metric in (m() for m in made)},
+            precisions=engines.precisions,
+            benchmark=config.benchmark is not None,
+        ),
+    )
 
 
 def _read(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and their hashes."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -46,6 +47,8 @@ def staged(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder is not writable or the disk is full; ``path`` is as it was.
     """
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise OutputError(f"cannot write {path}: it is not a regular file; choose another name")
     with translated(path):
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
@@ -67,9 +70,10 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free disk space or choose another folder" if full else "choose another folder"
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; "
-            "free disk space or choose another folder with 'output:'"
+            f"cannot write {path}: {error.strerror or error}; {remedy} with 'output:' or --output"
         ) from error
 
 

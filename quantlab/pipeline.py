@@ -4,6 +4,7 @@
 
 A step is skipped while the files it read and the part of the config that concerns it are as they
 were when it last finished (runfolder.py), so ``run`` on a folder that is half done goes on there.
+``build``, ``evaluate`` and ``report`` refuse to start from a step that is missing or out of date.
 
 Every function takes the config file, and ``output`` in place of the config's run folder.  Each
 raises a QuantlabError that says what is wrong and what to do.
@@ -50,6 +51,7 @@ def build(
 ) -> tuple[Build, ...]:
     """Build the engines from the calibration that the run folder holds."""
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+        step.check_calibrated(job)
         return step.build(job)
 
 
@@ -58,6 +60,8 @@ def evaluate(
 ) -> Path:
     """Measure the engines that the run folder holds; return the folder."""
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+        step.check_calibrated(job)
+        step.check_built(job)
         step.evaluate(job)
         return job.folder.path
 
@@ -75,6 +79,9 @@ def report(
         reports.write(found, output or source)
         return Run(output or source, found)
     with step.started(source, output=output, progress=progress or Silent()) as job:
+        step.check_calibrated(job)
+        step.check_built(job)
+        step.check_evaluated(job)
         return Run(job.folder.path, step.report(job))
 
 

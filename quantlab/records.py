@@ -81,6 +81,7 @@ class Build:
         files: every file of the engine, relative to the run folder, with its SHA-256.
         size_bytes: of all files together.
         build_seconds: wall time of the build.
+        notes: what a reader must know of how the model was made.
     """
 
     precision: Precision
@@ -90,6 +91,7 @@ class Build:
     files: Mapping[str, str]
     size_bytes: int
     build_seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ on behind its last finished step.  run.json itself is replaced whole after each 
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,35 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from quantlab.errors import OutputError
 from quantlab.files import sha256, translated, write
 
 FORMAT = 1
+
+FOLDERS = ("", "engines", "tables")
+"""Where a run writes: the run folder itself and what it makes inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished step, as run.json keeps it.
+
+    Attributes:
+        made_from: everything that its result depends on, as JSON-able values.
+        files: SHA-256 of each file it wrote, by path in the run folder.
+        seconds: that it took.
+        finished: time, ISO 8601 with offset.
+    """
+
+    made_from: dict[str, Any]
+    files: dict[str, str]
+    seconds: FiniteFloat
+    finished: str
+
+
+_STEPS = TypeAdapter(dict[str, Done])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +55,33 @@ class RunFolder:
 
     def facts(self) -> dict[str, Any]:
         """Return run.json's content."""
+        path = self.path / "run.json"
         try:
-            found = json.loads((self.path / "run.json").read_text())
+            found = json.loads(path.read_text())
         except FileNotFoundError:
             return {"format": FORMAT, "steps": {}}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(
-                f"cannot read {self.path / 'run.json'}: {error}; delete it to start this run anew"
+                f"cannot read {path}: {error}; delete it to start this run anew"
             ) from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise OutputError(
-                f"{self.path / 'run.json'}: expected format {FORMAT}; it was written by another "
+                f"{path}: expected format {FORMAT}; it was written by another "
                 "version of quantlab; choose another folder with 'output:'"
             )
         return found
+
+    def steps(self) -> dict[str, Done]:
+        """Return the finished steps."""
+        try:
+            return _STEPS.validate_python(self.facts().get("steps"))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, ("steps", *first["loc"])))
+            raise OutputError(
+                f"{self.path / 'run.json'}: {where}: {first['msg']}; "
+                "delete it to start this run anew"
+            ) from error
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Merge ``facts`` into run.json."""
@@ -51,20 +89,20 @@ class RunFolder:
 
     def seconds(self) -> dict[str, float]:
         """Return how long each finished step took."""
-        return {name: step["seconds"] for name, step in self.facts()["steps"].items()}
+        return {name: step.seconds for name, step in self.steps().items()}
 
     def stale(self, name: str, made_from: Mapping[str, Any]) -> str | None:
         """Say why step ``name`` must run, or None if what it wrote still stands."""
-        step = self.facts()["steps"].get(name)
+        step = self.steps().get(name)
         if step is None:
             return "not done yet"
         now = _plain(made_from)
-        if step["made_from"] != now:
-            keys = sorted(
-                k for k in {*now, *step["made_from"]} if now.get(k) != step["made_from"].get(k)
-            )
+        keys = sorted(
+            key for key in {*now, *step.made_from} if now.get(key) != step.made_from.get(key)
+        )
+        if keys:
             return f"{', '.join(keys)} changed"
-        for file, digest in step["files"].items():
+        for file, digest in step.files.items():
             path = self.path / file
             if not path.is_file():
                 return f"{file} is missing"
@@ -89,22 +127,22 @@ class RunFolder:
             return False
         started = datetime.now(UTC)
         files = work()
-        seconds = (datetime.now(UTC) - started).total_seconds()
-        facts = self.facts()
-        facts["steps"][name] = {
-            "made_from": _plain(made_from),
-            "files": {str(f.relative_to(self.path)): sha256(f) for f in files},
-            "seconds": seconds,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        self._save(facts)
+        finished = datetime.now(UTC)
+        done = Done(
+            made_from=_plain(made_from),
+            files={str(file.relative_to(self.path)): sha256(file) for file in files},
+            seconds=(finished - started).total_seconds(),
+            finished=finished.isoformat(timespec="milliseconds"),
+        )
+        self._record(self.steps() | {name: done})
         return True
 
     def forget(self, name: str) -> None:
         """Make step ``name`` run again."""
-        facts = self.facts()
-        facts["steps"].pop(name, None)
-        self._save(facts)
+        self._record({other: done for other, done in self.steps().items() if other != name})
+
+    def _record(self, steps: dict[str, Done]) -> None:
+        self.note({"steps": _STEPS.dump_python(steps)})
 
     def _save(self, facts: Mapping[str, Any]) -> None:
         write(self.path / "run.json", json.dumps(facts, indent=1) + "\n")
@@ -117,24 +155,36 @@ def opened(path: Path) -> Iterator[RunFolder]:
     Raises:
         OutputError: it cannot be written, or another run is using it.
     """
+    lock = FileLock(path / ".lock")
     with translated(path):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "engines").mkdir(exist_ok=True)
+        (path / "engines").mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError(13, "permission denied")
-    lock = FileLock(path / ".lock")
+        _take(lock, path)
+    try:
+        _tidy(path)
+        yield RunFolder(path)
+    finally:
+        lock.release()
+
+
+def _take(lock: FileLock, path: Path) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise OutputError(
             f"{path} is in use by another run; wait for it, or choose another folder with 'output:'"
         ) from error
-    try:
-        for left in path.rglob(".*.partial*"):
-            left.unlink(missing_ok=True)
-        yield RunFolder(path)
-    finally:
-        lock.release()
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a run that was killed left half-written."""
+    for folder in FOLDERS:
+        for left in (path / folder).glob(".*.partial*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

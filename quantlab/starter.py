@@ -1,11 +1,16 @@
 """``quantlab init``: a config made from the model's own inputs and outputs."""
 
+import json
+import re
+from keyword import iskeyword
 from pathlib import Path
 
+from quantlab.datasets.batching import batch_size
 from quantlab.errors import OutputError
 from quantlab.files import write
 from quantlab.graph import model as graph
 from quantlab.records import TensorSpec
+from quantlab.visible import visible
 
 TEMPLATE = """\
 # quantlab run {name}
@@ -24,7 +29,7 @@ calibration:
   dataset: &samples {{kind: npz, path: samples.npz}}
   # samples: 512            # the first 512; all if left out
   batch: {batch}                 # memory and speed only: the thresholds do not depend on it
-  method: entropy           # or minmax, percentile, mse
+  method: mse               # or percentile, minmax, entropy
 
 engines:
   backend: openvino         # or onnxruntime, tensorrt, tensorrt-rtx
@@ -41,7 +46,7 @@ benchmark: {{batches: [{batches}], seconds: 3}}
 # A limit that INT8 misses makes the command exit with 3:
 # targets: {{cosine: 0.99, speedup: 1.5}}
 
-output: runs/{stem}
+output: {output}
 """
 
 
@@ -54,43 +59,50 @@ def init(model: Path | str, *, output: Path | None = None) -> Path:
 
     Raises:
         ModelError: the model cannot be read.
-        OutputError: the config exists already, or cannot be written.
+        OutputError: the config exists already, is not to be YAML, or cannot be written.
     """
     model = Path(model)
     target = output or model.with_suffix(".yaml")
+    if target.suffix not in (".yaml", ".yml"):
+        raise OutputError(f"{target}: the config is written in YAML; name a file *.yaml")
     if target.exists():
         raise OutputError(f"{target} exists; delete it or name another file with --output")
     loaded = graph.load(model)
     inputs, outputs = graph.inputs(loaded), graph.outputs(loaded)
-    fixed = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
-    batch = min(fixed) if fixed else 32
+    batch = batch_size(inputs, 32)
     text = TEMPLATE.format(
-        name=target.name,
+        name=visible(target.name),
         model=_relative(model, target),
         inputs=_listed(inputs),
         outputs=_listed(outputs),
-        arrays=", ".join(f"{_argument(spec.name)}=..." for spec in inputs),
+        arrays=", ".join(_argument(spec.name) for spec in inputs),
         batch=batch,
         metrics="cosine, agreement" if _is_classifier(outputs[0]) else "cosine, sqnr",
-        batches=", ".join(str(size) for size in dict.fromkeys((1 if not fixed else batch, batch))),
-        stem=model.stem,
+        batches=", ".join(map(str, dict.fromkeys((batch_size(inputs, 1), batch)))),
+        output=_scalar(f"runs/{model.stem}"),
     )
     write(target, text)
     return target
 
 
 def _listed(specs: tuple[TensorSpec, ...]) -> str:
-    return "\n".join(f"#   {spec}" for spec in specs)
+    return "\n".join(f"#   {visible(str(spec))}" for spec in specs)
 
 
 def _relative(model: Path, target: Path) -> str:
     model, folder = model.resolve(), target.resolve().parent
-    found = str(model.relative_to(folder) if model.is_relative_to(folder) else model)
-    return found if found.replace("/", "").replace(".", "").isalnum() else f'"{found}"'
+    return _scalar(str(model.relative_to(folder) if model.is_relative_to(folder) else model))
+
+
+def _scalar(text: str) -> str:
+    """Return text as YAML that means this very text: JSON's strings are YAML's."""
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*[/.][\w./-]*", text, re.ASCII)
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _argument(name: str) -> str:
-    return name if name.isidentifier() else f'**{{"{name}": ...}}'
+    plain = name.isidentifier() and not iskeyword(name) and name not in ("file", "allow_pickle")
+    return f"{name}=..." if plain else visible(f"**{{{name!r}: ...}}")
 
 
 def _is_classifier(output: TensorSpec) -> bool:

@@ -5,7 +5,7 @@
 ``speedup``        least throughput of INT8 over FP32, at the batch size where it is smallest
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quantlab.errors import ConfigError
 from quantlab.records import EngineReport, TargetResult
@@ -15,9 +15,23 @@ SPEEDUP = "speedup"
 DROP = "_drop"
 
 
-def check_names(targets: Mapping[str, float], metrics: Sequence[str]) -> None:
-    """Raise ConfigError for a target that nothing in the config measures."""
-    known = [SPEEDUP, *metrics, *(f"{name}{DROP}" for name in metrics)]
+def check(
+    targets: Mapping[str, float],
+    metrics: Mapping[str, str],
+    *,
+    precisions: Collection[str],
+    benchmark: bool,
+) -> None:
+    """Raise ConfigError for a target that nothing in the config measures.
+
+    Args:
+        targets: limit by name.
+        metrics: what each measured metric compares with, "labels" or "fp32", by name.
+        precisions: engines that are built.
+        benchmark: whether speed is measured.
+    """
+    dropping = [f"{name}{DROP}" for name, other in metrics.items() if other != "fp32"]
+    known = [SPEEDUP, *metrics, *dropping]
     for name in targets:
         if name not in known:
             raise ConfigError(
@@ -25,35 +39,37 @@ def check_names(targets: Mapping[str, float], metrics: Sequence[str]) -> None:
                 "a metric must be listed in 'evaluation.metrics'",
                 name,
             )
+        if name == SPEEDUP and not benchmark:
+            raise ConfigError(f"target {name!r} needs a 'benchmark', which is null", name)
+        needed = ("int8", "fp32") if name == SPEEDUP or name in dropping else ("int8",)
+        for precision in needed:
+            if precision not in precisions:
+                raise ConfigError(
+                    f"target {name!r} needs {precision} in 'engines.precisions'", name
+                )
 
 
 def judge(
     targets: Mapping[str, float], engines: Sequence[EngineReport]
 ) -> tuple[TargetResult, ...]:
-    """Return each target with what came.
-
-    Raises:
-        ConfigError: a target needs a value that was not measured, e.g. without fp32.
-    """
-    int8 = next((engine for engine in engines if engine.precision == "int8"), None)
-    if targets and int8 is None:
-        raise ConfigError("targets are about INT8; add int8 to 'engines.precisions'")
-    return tuple(_one(name, limit, int8) for name, limit in targets.items() if int8)
+    """Return each target, which ``check`` let pass, with what came."""
+    return tuple(
+        _one(name, limit, engine)
+        for engine in engines
+        if engine.precision == "int8"
+        for name, limit in targets.items()
+    )
 
 
 def _one(name: str, limit: float, int8: EngineReport) -> TargetResult:
     if name == SPEEDUP:
-        ratios = [p.speedup.value for p in int8.performance if p.speedup]
-        if not ratios:
-            raise ConfigError("target 'speedup' needs fp32 in 'engines.precisions' and a benchmark")
-        return TargetResult(name, limit, min(ratios), met=min(ratios) >= limit)
+        least = min(speed.speedup.value for speed in int8.performance if speed.speedup)
+        return TargetResult(name, limit, least, met=least >= limit)
+    if name in int8.accuracy:
+        value, at_least = int8.accuracy[name].value, int8.accuracy[name].higher_is_better
+        assert value is not None  # noqa: S101  None is for an engine compared with itself
+        return TargetResult(name, limit, value, met=value >= limit if at_least else value <= limit)
     accuracy = int8.accuracy[name.removesuffix(DROP)]
-    if name.endswith(DROP):
-        if accuracy.delta is None:
-            raise ConfigError(f"target {name!r} needs fp32 in 'engines.precisions' to compare with")
-        lost = -accuracy.delta.value if accuracy.higher_is_better else accuracy.delta.value
-        return TargetResult(name, limit, lost, met=lost <= limit)
-    if accuracy.value is None:
-        raise ConfigError(f"target {name!r} has no value for INT8")
-    met = accuracy.value >= limit if accuracy.higher_is_better else accuracy.value <= limit
-    return TargetResult(name, limit, accuracy.value, met=met)
+    assert accuracy.delta is not None  # noqa: S101  check() asked for fp32
+    lost = -accuracy.delta.value if accuracy.higher_is_better else accuracy.delta.value
+    return TargetResult(name, limit, lost, met=lost <= limit)

@@ -20,6 +20,7 @@ FOLDERS = {
 RANKS = {
     "errors": 0,
     "files": 1, "functions": 1, "histogram": 1, "progress": 1, "qparams": 1, "registry": 1,
+    "visible": 1,
     "records": 2, "saved": 2,
     "cache": 3, "calibrators": 3, "config": 3, "datasets": 3, "engines": 3, "graph": 3,
     "intervals": 3, "metrics": 3, "ort_table": 3, "runfolder": 3, "targets": 3,

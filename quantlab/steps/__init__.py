@@ -1,9 +1,18 @@
 """The steps of a run, each from what the one before it saved in the run folder."""
 
-from quantlab.steps.build import build
-from quantlab.steps.calibrate import calibrate
-from quantlab.steps.evaluate import evaluate
+from quantlab.steps.build import build, check_built
+from quantlab.steps.calibrate import calibrate, check_calibrated
+from quantlab.steps.evaluate import check_evaluated, evaluate
 from quantlab.steps.job import started
 from quantlab.steps.report import report
 
-__all__ = ["build", "calibrate", "evaluate", "report", "started"]
+__all__ = [
+    "build",
+    "calibrate",
+    "check_built",
+    "check_calibrated",
+    "check_evaluated",
+    "evaluate",
+    "report",
+    "started",
+]

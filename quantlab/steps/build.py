@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -32,9 +34,19 @@ def build(job: Job) -> tuple[Build, ...]:
     return tuple(_build(job, model, precision) for precision in job.precisions)
 
 
+def check_built(job: Job) -> None:
+    """Check that the engines in the run folder are those of the config as it stands.
+
+    Raises:
+        OutputError: one is missing or stale; says why.
+    """
+    for precision in job.precisions:
+        job.require(_step(precision), _build_from(job, precision), "build")
+
+
 def built(job: Job) -> tuple[Build, ...]:
     """Return the engines of the config as the last build left them."""
-    return tuple(load(job.need(_record(p), "build"), Build) for p in job.precisions)
+    return tuple(load(job.file(_record(p)), Build) for p in job.precisions)
 
 
 @contextmanager
@@ -47,47 +59,65 @@ def running(job: Job) -> Iterator[dict[Precision, Runner]]:
         }
 
 
-def files_of(job: Job) -> dict[str, Mapping[str, str]]:
-    """Return the SHA-256 of every engine's files, by precision: what measurements depend on."""
-    return {engine.precision: engine.files for engine in built(job)}
+def measured(job: Job) -> dict[str, Any]:
+    """Return what every measurement of the engines depends on."""
+    return _backend(job) | {"engines": {engine.precision: engine.files for engine in built(job)}}
 
 
-def _build(job: Job, model: ir.Model, precision: Precision) -> Build:
-    source = job.file(SOURCES[precision])
-    made_from = {
-        "prepared model": digest(job.file("prepared.onnx")),
+def _backend(job: Job) -> dict[str, Any]:
+    return {
         "backend": job.config.engines.backend,
         "backend parameters": dict(job.config.engines.parameters),
         "backend version": job.engine.available(),
     }
+
+
+def _build_from(job: Job, precision: Precision) -> Mapping[str, Any]:
+    made_from = _backend(job) | {"prepared model": digest(job.file("prepared.onnx"))}
     if precision == "int8":
-        made_from["calibration cache"] = sha256(job.need("calibration.cache", "calibrate"))
+        made_from["calibration cache"] = sha256(job.file("calibration.cache"))
+    return made_from
+
+
+def _build(job: Job, model: ir.Model, precision: Precision) -> Build:
+    source = job.file(SOURCES[precision])
+    record = job.file(_record(precision))
 
     def work() -> Sequence[Path]:
-        if precision != "fp32":
-            graph.save(_convert(job, model, precision), source)
-        engine = job.engine.build(source, precision, job.file("engines"))
-        dump(job.file(_record(precision)), engine, Build)
-        made = [job.folder.path / name for name in engine.files]
+        with job.progress.track(f"building {precision}", total=1, unit="engine") as advance:
+            notes = _convert(job, model, precision)
+            engine = job.engine.build(source, precision, job.file("engines"))
+            dump(record, replace(engine, notes=notes), Build)
+            advance(1)
+        made = [job.file(name) for name in engine.files]
         kept = [] if precision == "fp32" else files(source)
-        return [*kept, *made, job.file(_record(precision))]
+        return [*kept, *made, record]
 
-    with job.progress.track(f"building {precision}", total=1, unit="engine") as advance:
-        job.folder.step(f"build {precision}", made_from, work)
-        advance(1)
-    return load(job.file(_record(precision)), Build)
+    job.folder.step(_step(precision), _build_from(job, precision), work)
+    return load(record, Build)
 
 
-def _convert(job: Job, model: ir.Model, precision: Precision) -> ir.Model:
+def _convert(job: Job, model: ir.Model, precision: Precision) -> tuple[str, ...]:
+    """Write the ONNX file of a precision; return what a reader must know of it."""
+    notes: tuple[str, ...] = ()
     if precision == "fp16":
         converted = to_fp16(model)
-        for tensor in converted.clipped:
-            job.progress.warn(
-                f"weights {tensor!r} do not fit FP16's range of 65504 and were clipped"
-            )
-        return converted.model
-    policy = job.engine.policy
-    return insert_qdq(model, place(model, policy), cached_thresholds(job, model), policy=policy)
+        graph.save(converted.model, job.file(SOURCES[precision]))
+        notes = tuple(
+            f"weights {tensor!r} exceed the largest FP16 number, 65504, and were clipped"
+            for tensor in converted.clipped
+        )
+    elif precision == "int8":
+        policy = job.engine.policy
+        quantized = insert_qdq(
+            model, place(model, policy), cached_thresholds(job, model), policy=policy
+        )
+        graph.save(quantized, job.file(SOURCES[precision]))
+    return notes
+
+
+def _step(precision: Precision) -> str:
+    return f"build {precision}"
 
 
 def _record(precision: Precision) -> str:

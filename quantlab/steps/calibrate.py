@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx_ir as ir
 
@@ -36,11 +37,30 @@ NEWEST_READER = "10.16.1"
 
 
 def calibrate(job: Job) -> None:
-    """Do the steps ``prepare``, ``collect`` and ``decide`` as far as they are not done."""
+    """Do the steps ``prepare``, ``collect`` and ``decide`` as far as they are not done.
+
+    Raises:
+        QuantlabError: the model, the samples or what the config asks for cannot be used.
+    """
+    _header(job.config.calibration)  # a version that reads no cache is refused before the work
     _prepare(job)
     model = job.prepared()
     _collect(job, model)
     _decide(job, model)
+
+
+def check_calibrated(job: Job) -> None:
+    """Check that the calibration in the run folder is one by the config as it stands.
+
+    Whether the samples are the same is left to ``calibrate``, which reads them.
+
+    Raises:
+        OutputError: a step is missing or stale; says why.
+    """
+    job.require("prepare", _prepare_from(job), "calibrate")
+    model = job.prepared()
+    job.require("collect", _collect_from(job, _tensors(job, model)), "calibrate")
+    job.require("decide", _decide_from(job, placements(job, model)), "calibrate")
 
 
 def placements(job: Job, model: ir.Model) -> dict[str, Placement]:
@@ -55,11 +75,18 @@ def thresholds(
     """Decide every collected tensor's threshold with the config's method."""
     config = job.config.calibration
     if config.nonfinite == "fail":
-        how = load(job.need("collection.json", "calibrate"), collector.Collected)
+        how = load(job.file("collection.json"), collector.Collected)
         collector.check_finite(histograms.values(), how.batch)
     calibrator = make("method", CALIBRATORS, config.method, config.parameters)
-    ties = [group for placement in placed.values() for group in placement.ties]
-    return decide(histograms, calibrator, method=config.method, ties=ties)
+    return decide(histograms, calibrator, method=config.method, ties=_ties(placed))
+
+
+def _ties(placed: Mapping[str, Placement]) -> list[tuple[str, ...]]:
+    return [group for placement in placed.values() for group in placement.ties]
+
+
+def _prepare_from(job: Job) -> Mapping[str, Any]:
+    return {"model": digest(job.config.model)}
 
 
 def _prepare(job: Job) -> None:
@@ -74,23 +101,33 @@ def _prepare(job: Job) -> None:
         job.progress.note(f"prepared {source.name}: {', '.join(result.applied) or 'unchanged'}")
         return files(target)
 
-    job.folder.step("prepare", {"model": digest(source)}, work)
+    job.folder.step("prepare", _prepare_from(job), work)
 
 
-def _collect(job: Job, model: ir.Model) -> None:
-    config = job.config.calibration
-    inputs = graph.inputs(model)
+def _tensors(job: Job, model: ir.Model) -> tuple[str, ...]:
+    """Return the tensors to collect."""
     placed = placements(job, model)
     wanted = [tensor for placement in placed.values() for tensor in placement.tensors]
-    if config.tensors == "all":
+    if job.config.calibration.tensors == "all":
         wanted += placed[CACHE_POLICY].implicit
-    tensors = tuple(dict.fromkeys(wanted))
-    made_from = {
+    return tuple(dict.fromkeys(wanted))
+
+
+def _collect_from(job: Job, tensors: Sequence[str]) -> Mapping[str, Any]:
+    config = job.config.calibration
+    return {
         "prepared model": digest(job.file("prepared.onnx")),
         "calibration dataset": described(config.dataset),
         "calibration samples": config.samples,
         "tensors": tensors,
     }
+
+
+def _collect(job: Job, model: ir.Model) -> None:
+    config = job.config.calibration
+    inputs = graph.inputs(model)
+    tensors = _tensors(job, model)
+    made_from = _collect_from(job, tensors)
     if job.folder.stale("collect", made_from) is None:
         known = load(job.file("collection.json"), collector.Collected)
         limit, batch = config.samples, config.batch
@@ -116,7 +153,7 @@ def _run(job: Job, model: ir.Model, tensors: Sequence[str]) -> collector.Collect
         job.progress.note(f"the model's batch axis is fixed: calibrating in batches of {size}")
     with (
         translated(job.folder.path),
-        TemporaryDirectory(prefix=".tapped.", dir=job.folder.path) as temporary,
+        TemporaryDirectory(prefix=".tapped.", suffix=".partial", dir=job.folder.path) as temporary,
         job.samples(config.dataset, inputs) as samples,
     ):
         tapped = Path(temporary) / "tapped.onnx"
@@ -133,28 +170,33 @@ def _run(job: Job, model: ir.Model, tensors: Sequence[str]) -> collector.Collect
         return replace(collection, how=replace(collection.how, skipped=tuple(samples.skipped)))
 
 
-def _decide(job: Job, model: ir.Model) -> None:
+def _decide_from(job: Job, placed: Mapping[str, Placement]) -> Mapping[str, Any]:
     config = job.config.calibration
-    histograms = histogram_file.load(job.file("histograms.npz"))
-    placed = placements(job, model)
-    target = job.file("calibration.cache")
-    made_from = {
+    return {
         "histograms": sha256(job.file("histograms.npz")),
+        "collection": sha256(job.file("collection.json")),  # the manifest tells of it
+        "tied tensors": [_ties(placed), dict(placed[CACHE_POLICY].derived)],
         "method": config.method,
         "method parameters": dict(config.parameters),
         "nonfinite": config.nonfinite,
-        "TensorRT version": config.tensorrt,
+        "TensorRT version": str(_header(config)),
     }
 
+
+def _decide(job: Job, model: ir.Model) -> None:
+    placed = placements(job, model)
+    target = job.file("calibration.cache")
+
     def work() -> Sequence[Path]:
+        histograms = histogram_file.load(job.file("histograms.npz"))
         found = thresholds(job, placed, histograms)
         found = follow(found, placed[CACHE_POLICY].derived)
-        cache.write(target, cache.from_thresholds(found, _header(config)))
+        cache.write(target, cache.from_thresholds(found, _header(job.config.calibration)))
         record = replace(_manifest(job, placed), tensors=tuple(found), cache_sha256=sha256(target))
         record.save(manifest.beside(target))
         return [target, manifest.beside(target)]
 
-    job.folder.step("decide", made_from, work)
+    job.folder.step("decide", _decide_from(job, placed), work)
 
 
 def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
@@ -163,13 +205,13 @@ def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
     Raises:
         CacheError: the cache is stale, was altered, or lacks a tensor; says what changed.
     """
-    target = job.need("calibration.cache", "calibrate")
+    target = job.file("calibration.cache")
     placed = placements(job, model)
     needed = placed[job.engine.policy].tensors
     expected = _manifest(job, placed)
     for note in manifest.check(target, manifest.beside(target), expected, needed):
         job.progress.note(note)
-    histograms = histogram_file.load(job.need("histograms.npz", "calibrate"))
+    histograms = histogram_file.load(job.file("histograms.npz"))
     found = cache.thresholds_from(cache.read(target))
     return {t: replace(found[t], minimum=histograms[t].minimum) for t in needed}
 
@@ -177,7 +219,7 @@ def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
 def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
     """Return what a calibration by the config as it stands would record."""
     config = job.config.calibration
-    how = load(job.need("collection.json", "calibrate"), collector.Collected)
+    how = load(job.file("collection.json"), collector.Collected)
     graph_hash, weights_hash = manifest.model_digests(job.file("prepared.onnx"))
     dataset = job.dataset(config.dataset)
     return manifest.Manifest(

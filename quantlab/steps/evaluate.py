@@ -1,24 +1,28 @@
 """Measure the engines: accuracy on the evaluation samples, speed, and what each layer ran as."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from quantlab import accuracy, performance
-from quantlab.config import Evaluation, Plug
+from quantlab import accuracy
+from quantlab.config import Benchmark, Evaluation
 from quantlab.datasets.base import Array, Batch
 from quantlab.datasets.batching import batch_size, batches, take
 from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.engines.host import host
+from quantlab.engines.ort_session import run, session
 from quantlab.graph import model as graph
-from quantlab.metrics import METRICS
-from quantlab.metrics.base import Metric
+from quantlab.performance import Schedule, measure
 from quantlab.records import EngineInfo, Performance, Precision, TensorSpec
-from quantlab.registry import make
 from quantlab.saved import dump, load
-from quantlab.steps.build import files_of, running
+from quantlab.steps.build import measured, running
 from quantlab.steps.job import Job, described
+
+FAITHFUL = 1e-2
+"""Relative RMS difference between two FP32 runtimes that the order of additions can explain."""
 
 Inspection = dict[Precision, EngineInfo]
 Timings = dict[Precision, tuple[Performance, ...]]
@@ -48,26 +52,36 @@ def evaluate(job: Job) -> None:
         _accuracy(job, job.config.evaluation, inputs)
     _inspect(job, inputs)
     if job.config.benchmark is not None:
-        _speed(job, inputs)
+        _speed(job, job.config.benchmark, inputs)
 
 
-def metrics_of(job: Job) -> tuple[Metric, ...]:
-    """Return the metrics that the config lists."""
-    listed = job.config.evaluation.metrics if job.config.evaluation else ()
-    plugs = [m if isinstance(m, Plug) else Plug(kind=m) for m in listed]
-    base = job.source.parent
-    return tuple(make("metric", METRICS, p.kind, p.parameters, base=base) for p in plugs)
+def check_evaluated(job: Job) -> None:
+    """Check that the measurements in the run folder are of its engines, as the config asks.
+
+    Raises:
+        OutputError: one is missing or stale; says why.
+    """
+    inputs = graph.inputs(job.prepared())
+    if job.config.evaluation is not None:
+        job.require("evaluate", _accuracy_from(job, job.config.evaluation), "evaluate")
+    job.require("inspect", _inspect_from(job, inputs), "evaluate")
+    if job.config.benchmark is not None:
+        schedule = _schedule(job, job.config.benchmark, inputs)
+        job.require("benchmark", _speed_from(job, schedule), "evaluate")
 
 
-def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> None:
-    metrics = metrics_of(job)
-    made_from = {
-        "engines": files_of(job),
+def _accuracy_from(job: Job, config: Evaluation) -> Mapping[str, Any]:
+    return measured(job) | {
         "evaluation dataset": described(config.dataset),
         "evaluation samples": config.samples,
         "metrics": [m if isinstance(m, str) else described(m) for m in config.metrics],
         "output": config.output,
     }
+
+
+def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> None:
+    metrics = job.metrics()
+    made_from = _accuracy_from(job, config)
     if job.folder.stale("evaluate", made_from) is None:
         known = load(job.file("evaluation.json"), Evaluated)
         limit, batch = config.samples, config.batch
@@ -96,36 +110,68 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
     job.folder.step("evaluate", made_from, work)
 
 
-def _inspect(job: Job, inputs: tuple[TensorSpec, ...]) -> None:
-    size = _sizes(job, inputs)[0]
+def _inspect_from(job: Job, inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:
+    return measured(job) | {"host": host(), "batch": _sizes(job, inputs)[0]}
 
+
+def _inspect(job: Job, inputs: tuple[TensorSpec, ...]) -> None:
     def work() -> Sequence[Path]:
-        arrays = _inputs(job, inputs, size)
+        arrays = _inputs(job, inputs, _sizes(job, inputs)[0])
         with running(job) as runners:
             found: Inspection = {}
             for precision, runner in runners.items():
-                runner.run(arrays)
+                outputs = runner.run(arrays)
                 found[precision] = runner.describe()
+                if precision == "fp32":
+                    notes = _unfaithful(job, arrays, outputs)
+                    found[precision] = replace(
+                        found[precision], notes=found[precision].notes + notes
+                    )
         return [dump(job.file("inspection.json"), found, Inspection)]
 
-    job.folder.step("inspect", {"engines": files_of(job), "batch": size}, work)
+    job.folder.step("inspect", _inspect_from(job, inputs), work)
 
 
-def _speed(job: Job, inputs: tuple[TensorSpec, ...]) -> None:
-    config = job.config.benchmark
-    assert config is not None  # noqa: S101  the caller asked
-    schedule = performance.Schedule(
+def _unfaithful(
+    job: Job, arrays: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> tuple[str, ...]:
+    """Say so if FP32 does not compute what the model says: everything is compared with it."""
+    expected = run(session(job.file("prepared.onnx")), list(outputs), arrays)
+    notes = []
+    for name, values in expected.items():
+        wanted = values.astype(np.float64)
+        size = float(np.sqrt(np.mean(np.square(wanted))))
+        error = float(np.sqrt(np.mean(np.square(outputs[name].astype(np.float64) - wanted))))
+        if error > FAITHFUL * size:
+            notes.append(
+                f"output {name!r} is off ONNX Runtime's by {error:.2g} RMS, where its own size is "
+                f"{size:.2g}: the backend computes this model differently, and INT8 is compared "
+                "with that"
+            )
+    return tuple(notes)
+
+
+def _schedule(job: Job, config: Benchmark, inputs: tuple[TensorSpec, ...]) -> Schedule:
+    return Schedule(
         batches=_sizes(job, inputs),
         seconds=config.seconds,
         rounds=config.rounds,
         warmup_seconds=config.warmup_seconds,
     )
 
+
+def _speed_from(job: Job, schedule: Schedule) -> Mapping[str, Any]:
+    return measured(job) | {"host": host(), "schedule": asdict(schedule)}
+
+
+def _speed(job: Job, config: Benchmark, inputs: tuple[TensorSpec, ...]) -> None:
+    schedule = _schedule(job, config, inputs)
+
     def work() -> Sequence[Path]:
         with running(job) as runners:
             total = len(schedule.batches) * schedule.rounds
             with job.progress.track("measuring speed", total=total, unit="rounds") as advance:
-                found = performance.measure(
+                found = measure(
                     runners,
                     lambda batch: _inputs(job, inputs, batch),
                     schedule=schedule,
@@ -133,7 +179,7 @@ def _speed(job: Job, inputs: tuple[TensorSpec, ...]) -> None:
                 )
         return [dump(job.file("benchmark.json"), found, Timings)]
 
-    job.folder.step("benchmark", {"engines": files_of(job), "schedule": repr(schedule)}, work)
+    job.folder.step("benchmark", _speed_from(job, schedule), work)
 
 
 def _sizes(job: Job, inputs: tuple[TensorSpec, ...]) -> tuple[int, ...]:
@@ -150,7 +196,11 @@ def _inputs(job: Job, inputs: tuple[TensorSpec, ...], size: int) -> Mapping[str,
     if first.size == size:
         return first.arrays
     again = np.arange(size) % first.size
-    return {name: array[again] for name, array in first.arrays.items()}
+    return {
+        # What has no row for each sample is one array for all of them.
+        name: array[again] if array.shape[:1] == (first.size,) else array
+        for name, array in first.arrays.items()
+    }
 
 
 def _watched(found: Iterable[Batch], seen: Fingerprint) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from quantlab import __version__, configfile
+from quantlab import __version__, accuracy, configfile
 from quantlab.config import Config, Plug
 from quantlab.datasets import DATASETS
 from quantlab.datasets.base import Dataset, Samples
@@ -19,6 +19,8 @@ from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
 from quantlab.errors import OutputError
 from quantlab.graph import model as graph
+from quantlab.metrics import METRICS
+from quantlab.metrics.base import Metric
 from quantlab.plugs import PLUGS
 from quantlab.progress import Progress
 from quantlab.records import Precision, TensorSpec
@@ -50,26 +52,33 @@ class Job:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What is built."""
-        return self.config.engines.precisions
+        """What is built, each once."""
+        return tuple(dict.fromkeys(self.config.engines.precisions))
 
-    def need(self, name: str, step: str) -> Path:
-        """Return the path of ``name``, which ``step`` writes.
+    def require(self, step: str, made_from: Mapping[str, Any], command: str) -> None:
+        """Check that ``step``, which ``command`` does, is done and up to date.
 
         Raises:
-            OutputError: it is not there; says which command makes it.
+            OutputError: it is not; says why and what does it.
         """
-        path = self.file(name)
-        if not path.is_file():
+        reason = self.folder.stale(step, made_from)
+        if reason is not None:
             raise OutputError(
-                f"{path} is missing; 'quantlab {step} {self.source}' makes it, "
-                f"'quantlab run {self.source}' does everything"
+                f"{self.folder.path}: step {step!r} is not up to date: {reason}; do it with "
+                f"'quantlab {command} {self.source}', or everything with "
+                f"'quantlab run {self.source}'"
             )
-        return path
 
     def prepared(self) -> ir.Model:
         """Return the prepared model."""
-        return graph.load(self.need("prepared.onnx", "calibrate"))
+        return graph.reload(self.file("prepared.onnx"))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics that the config lists."""
+        listed = self.config.evaluation.metrics if self.config.evaluation else ()
+        plugs = [m if isinstance(m, Plug) else Plug(kind=m) for m in listed]
+        base = self.source.parent
+        return tuple(make("metric", METRICS, p.kind, p.parameters, base=base) for p in plugs)
 
     def dataset(self, plug: Plug) -> Dataset:
         """Return a dataset of the config."""
@@ -109,6 +118,8 @@ def started(source: Path, *, output: Path | None, progress: Progress) -> Iterato
     folder = output or config.output
     assert folder is not None  # noqa: S101  configfile.load sets it
     with opened(folder.resolve()) as run:
+        job = Job(config, source.resolve(), run, engine, progress)
+        accuracy.check(job.precisions, job.metrics())
         run.note(
             {
                 "quantlab": __version__,
@@ -118,7 +129,7 @@ def started(source: Path, *, output: Path | None, progress: Progress) -> Iterato
                 "host": host(),
             }
         )
-        yield Job(config, source.resolve(), run, engine, progress)
+        yield job
 
 
 def described(plug: Plug) -> Mapping[str, Any]:

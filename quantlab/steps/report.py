@@ -6,13 +6,14 @@ from quantlab import __version__, accuracy, assemble, reports, targets
 from quantlab.accuracy import Scores
 from quantlab.collect import saved as histogram_file
 from quantlab.collect.host import Collected
-from quantlab.errors import ConfigError
+from quantlab.config import Config
 from quantlab.graph import model as graph
+from quantlab.graph.files import digest
 from quantlab.records import Accuracy, CalibrationSummary, ClassReport, Precision, Report
 from quantlab.saved import load
 from quantlab.steps.build import built
 from quantlab.steps.calibrate import placements, thresholds
-from quantlab.steps.evaluate import Evaluated, Inspection, Timings, metrics_of
+from quantlab.steps.evaluate import Evaluated, Inspection, Timings
 from quantlab.steps.job import Job
 
 SCHEMA_VERSION = 1
@@ -28,15 +29,15 @@ def report(job: Job) -> Report:
 def _report(job: Job) -> Report:
     model = job.prepared()
     placed = placements(job, model)
-    histograms = histogram_file.load(job.need("histograms.npz", "calibrate"))
+    histograms = histogram_file.load(job.file("histograms.npz"))
     decided = thresholds(job, placed, histograms)
     tensors = tuple(assemble.tensor(histograms[name], found) for name, found in decided.items())
-    how = load(job.need("collection.json", "calibrate"), Collected)
+    how = load(job.file("collection.json"), Collected)
     judged, classes, evaluated = _judged(job)
-    inspection = load(job.need("inspection.json", "evaluate"), Inspection)
+    inspection = load(job.file("inspection.json"), Inspection)
     timings: Timings = {}
     if job.config.benchmark is not None:
-        timings = load(job.need("benchmark.json", "evaluate"), Timings)
+        timings = load(job.file("benchmark.json"), Timings)
     engines = tuple(
         assemble.engine(
             b, inspection[b.precision], judged.get(b.precision, ()), timings.get(b.precision, ())
@@ -59,7 +60,7 @@ def _report(job: Job) -> Report:
             seconds=how.seconds + seconds["decide"],
             inference_seconds=how.inference_seconds,
             peak_rss_bytes=how.peak_rss_bytes,
-            model_hash=facts["steps"]["collect"]["made_from"]["prepared model"],
+            model_hash=digest(job.file("prepared.onnx")),
             data_hash=how.data_hash,
             tensors=len(tensors),
         ),
@@ -70,8 +71,9 @@ def _report(job: Job) -> Report:
         warnings=assemble.warnings(
             engines,
             tensors,
-            same_samples=evaluated is not None and evaluated.data_hash == how.data_hash,
-            skipped=(*how.skipped, *(evaluated.skipped if evaluated else ())),
+            histograms,
+            same_samples=evaluated is not None and _same_samples(job.config, evaluated, how),
+            skipped=tuple(dict.fromkeys((*how.skipped, *(evaluated.skipped if evaluated else ())))),
         ),
         host=facts["host"],
         versions=facts["versions"],
@@ -81,14 +83,18 @@ def _report(job: Job) -> Report:
     )
 
 
+def _same_samples(config: Config, evaluated: Evaluated, how: Collected) -> bool:
+    """Whether samples were used for both; both take the first ones of their dataset."""
+    same = config.evaluation is not None and config.evaluation.dataset == config.calibration.dataset
+    return same or evaluated.data_hash == how.data_hash
+
+
 def _judged(
     job: Job,
 ) -> tuple[dict[Precision, tuple[Accuracy, ...]], tuple[ClassReport, ...], Evaluated | None]:
     if job.config.evaluation is None:
-        if any(name != targets.SPEEDUP for name in job.config.targets):
-            raise ConfigError("targets on accuracy need an 'evaluation' section in the config")
         return {}, (), None
-    scores = Scores.load(job.need("scores.npz", "evaluate"))
-    evaluated = load(job.need("evaluation.json", "evaluate"), Evaluated)
-    judged = accuracy.summarize(scores, metrics_of(job))
+    scores = Scores.load(job.file("scores.npz"))
+    evaluated = load(job.file("evaluation.json"), Evaluated)
+    judged = accuracy.summarize(scores, job.metrics())
     return judged, accuracy.per_class(scores, evaluated.class_names), evaluated
