@@ -75,7 +75,7 @@ def collect(
         CalibrationError: there was no batch.
     """
     workers = threads or usable_cores()
-    model = session(tapped, threads=workers, spin=False)  # between runs the cores count
+    model = session(tapped, threads=workers, tapped=True)
     inputs = {i.name for i in model.get_inputs()}
     outputs = [name for name in tensors if name not in inputs]
     accumulators = {name: Accumulator(name) for name in tensors}

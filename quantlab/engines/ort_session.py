@@ -63,7 +63,7 @@ def session(
     providers: Sequence[Provider] = CPU,
     optimize: bool = True,
     profile: Path | None = None,
-    spin: bool = True,
+    tapped: bool = False,
 ) -> Any:
     """Return an ``onnxruntime.InferenceSession``.
 
@@ -73,7 +73,9 @@ def session(
         providers: execution providers, the preferred one first; there is no fallback beyond them.
         optimize: whether nodes may be fused; without, every tensor of the model exists.
         profile: prefix of the profile's path, to time nodes.
-        spin: whether its threads wait busily for the next run, or leave the cores to others.
+        tapped: whether most tensors are outputs, which the caller works on between runs.  Then its
+            threads leave the cores to the caller instead of spinning, and memory is not laid out
+            ahead of a run: with so many outputs that makes runs slower.
 
     Raises:
         EngineError: ONNX Runtime refuses the model; its message names the node where it can.
@@ -88,7 +90,8 @@ def session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if not spin:
+    if tapped:
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.force_spinning_stop", "1")
     what = model.name if isinstance(model, Path) else "the model"
     with translated(f"ONNX Runtime cannot load {what}"):
