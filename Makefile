@@ -8,8 +8,9 @@ JOBS ?= 2
 
 .PHONY: demo test check lint types architecture wheel bench coverage clean
 
+# Debian's python3 comes without venv; root can have it installed.
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
@@ -40,7 +41,7 @@ wheel: $(STAMP)  ## build the wheel and test it from outside the checkout
 	PYTHON=$(PYTHON) tests/wheel.sh
 
 bench: $(STAMP)  ## speed and memory, as ratios in one run
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.bench
 
 clean:
 	rm -rf $(VENV) .typed build dist runs .pytest_cache .mypy_cache .ruff_cache .coverage*

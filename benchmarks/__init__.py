@@ -1,1 +1,1 @@
-"""Benchmarks: speeds and memory, as ratios in one run."""
+"""Benchmarks: speed, memory and accuracy on the shipped networks, compared within one run."""
