@@ -43,14 +43,14 @@ def figures(network: str, report: Report, *, limits: bool) -> Iterator[Figure]:
         how="precision of each executed layer as the engine tells it",
         at_least=100.0 if limits else None,
     )
-    top1 = int8.accuracy["top1"]
+    top1 = int8.accuracy["top1"]  # subtracted from 0.0 below, as -0.0 would print a sign
     assert top1.delta is not None
     yield Figure(
         name=f"{network}: top-1 lost by INT8",
-        value=-top1.delta.value,
+        value=0.0 - top1.delta.value,
         unit="points",
-        low=-top1.delta.high,
-        high=-top1.delta.low,
+        low=0.0 - top1.delta.high,
+        high=0.0 - top1.delta.low,
         how=f"paired with FP32 on {top1.samples} images; spread is the 95 % interval",
         at_most=TOP1_DROP if limits else None,
     )
