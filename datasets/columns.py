@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Protocol
 from zipfile import BadZipFile
@@ -138,7 +139,7 @@ def streamed(stream: Stream, layout: Layout, origin: str) -> Column:
         raise DataError(
             f"{origin}: a sample of {row} bytes; at most {LARGEST_ROW} can be compressed"
         )
-    blocks = lambda: _decompress(stream, layout, origin)  # noqa: E731  # used once, needs no name
+    blocks = partial(_decompress, stream, layout, origin)
     return Column(origin, layout.dtype, layout.shape, blocks)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -157,7 +158,7 @@ class _Images:
 
     def __iter__(self) -> Iterator[Sample]:
         index = 0
-        decode = lambda entry: self._dataset.read(entry, self._spec)  # noqa: E731  # binds spec
+        decode = partial(self._dataset.read, spec=self._spec)
         for entry, image in ahead(decode, self._entries, self._dataset.workers):
             try:
                 array = image.result()

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import _get_all_tensors, uses_external_data
+from onnx.external_data_helper import uses_external_data
 
 from quantlab.errors import ModelError
 from quantlab.files import sha256
+from quantlab.graph.model import tensor_protos
 
 
 def files(path: Path) -> tuple[Path, ...]:
@@ -22,7 +23,7 @@ def files(path: Path) -> tuple[Path, ...]:
         raise ModelError(f"{path}: not a readable ONNX file: {error}") from error
     names = [
         entry.value
-        for tensor in _get_all_tensors(proto)
+        for tensor in tensor_protos(proto.graph)
         if uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"

@@ -174,7 +174,7 @@ def _opset(proto: onnx.ModelProto, path: Path) -> int:
 
 def _check_tensors(proto: onnx.ModelProto, path: Path) -> None:
     folder = path.parent.resolve()
-    for tensor in _tensor_protos(proto.graph):
+    for tensor in tensor_protos(proto.graph):
         if tensor.data_type not in onnx.TensorProto.DataType.values():
             raise ModelError(
                 f"{path}: tensor {tensor.name!r} has the unknown element type {tensor.data_type}"
@@ -226,7 +226,8 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
     return int(-(-size * ir.DataType(tensor.data_type).bitwidth // 8))
 
 
-def _tensor_protos(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def tensor_protos(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every constant of a graph: initializers and attributes, subgraphs included."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -234,9 +235,9 @@ def _tensor_protos(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             if attribute.HasField("g"):
-                yield from _tensor_protos(attribute.g)
+                yield from tensor_protos(attribute.g)
             for inner in attribute.graphs:
-                yield from _tensor_protos(inner)
+                yield from tensor_protos(inner)
 
 
 def _check_standard(path: Path, *, named: Path | None = None) -> None:
