@@ -2,25 +2,20 @@
 
 from pathlib import Path
 
-import onnx
-from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
-from quantlab.errors import ModelError
 from quantlab.files import sha256
-from quantlab.graph.model import tensor_protos
+from quantlab.graph.model import check_tensors, parse, tensor_protos
 
 
 def files(path: Path) -> tuple[Path, ...]:
     """Return the model's file and the external data files that it names, each once.
 
     Raises:
-        ModelError: the file cannot be read as ONNX, or a data file is missing.
+        ModelError: as ``model.parse`` and ``model.check_tensors``.
     """
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError, ValueError) as error:
-        raise ModelError(f"{path}: not a readable ONNX file: {error}") from error
+    proto = parse(path)
+    check_tensors(proto, path)
     names = [
         entry.value
         for tensor in tensor_protos(proto.graph)
@@ -28,11 +23,7 @@ def files(path: Path) -> tuple[Path, ...]:
         for entry in tensor.external_data
         if entry.key == "location"
     ]
-    found = (path, *(path.parent / name for name in dict.fromkeys(names)))
-    for file in found:
-        if not file.is_file():
-            raise ModelError(f"{path}: its data file {file.name!r} is missing; copy it beside it")
-    return found
+    return (path, *(path.parent / name for name in dict.fromkeys(names)))
 
 
 def digest(path: Path) -> str:

@@ -34,7 +34,7 @@ def load(path: Path) -> ir.Model:
         ModelError: missing, not ONNX, truncated, an opset or operator that cannot be run, or
             external data that is missing, too short or outside the file's folder.
     """
-    proto = _parse(path)
+    proto = parse(path)
     version = _opset(proto, path)
     newest = onnx.defs.onnx_opset_version()
     if not MIN_OPSET <= version <= newest:
@@ -42,7 +42,7 @@ def load(path: Path) -> ir.Model:
             f"{path}: opset {version} cannot be read, {MIN_OPSET} to {newest} can; "
             "export the model again with an opset in between"
         )
-    _check_tensors(proto, path)
+    check_tensors(proto, path)
     _check_standard(path)
     validate(path)
     model = ir.from_proto(proto)
@@ -56,7 +56,7 @@ def reload(path: Path) -> ir.Model:
     Raises:
         ModelError: missing, or not ONNX.
     """
-    model = ir.from_proto(_parse(path))
+    model = ir.from_proto(parse(path))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
@@ -146,7 +146,12 @@ def opset(model: ir.Model) -> int:
     return version
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """Return a file's content, its external data left where it is.
+
+    Raises:
+        ModelError: missing, not ONNX, or truncated.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
@@ -172,7 +177,8 @@ def _opset(proto: onnx.ModelProto, path: Path) -> int:
     return int(max(versions))
 
 
-def _check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+def check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+    """Raise ModelError if a tensor's data is missing, short, or outside the file's folder."""
     folder = path.parent.resolve()
     for tensor in tensor_protos(proto.graph):
         if tensor.data_type not in onnx.TensorProto.DataType.values():

@@ -91,10 +91,9 @@ def _prepare_from(job: Job) -> Mapping[str, Any]:
 
 def _prepare(job: Job) -> None:
     source = job.config.model
-    original = graph.load(source)
 
     def work() -> Sequence[Path]:
-        result = prepare(original)
+        result = prepare(graph.load(source))
         target = job.file("prepared.onnx")
         graph.save(result.model, target)
         graph.validate(target)
@@ -125,16 +124,11 @@ def _collect_from(job: Job, tensors: Sequence[str]) -> Mapping[str, Any]:
 
 def _collect(job: Job, model: ir.Model) -> None:
     config = job.config.calibration
-    inputs = graph.inputs(model)
     tensors = _tensors(job, model)
     made_from = _collect_from(job, tensors)
     if job.folder.stale("collect", made_from) is None:
         known = load(job.file("collection.json"), collector.Collected)
-        limit, batch = config.samples, config.batch
-        if known.data_hash == job.fingerprint(config.dataset, inputs, limit=limit, batch=batch):
-            return
-        job.progress.note("the calibration samples changed: collecting again")
-        job.folder.forget("collect")
+        job.recheck_samples("collect", known.data_hash, config, graph.inputs(model))
 
     def work() -> Sequence[Path]:
         collection = _run(job, model, tensors)

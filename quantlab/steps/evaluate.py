@@ -84,11 +84,7 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
     made_from = _accuracy_from(job, config)
     if job.folder.stale("evaluate", made_from) is None:
         known = load(job.file("evaluation.json"), Evaluated)
-        limit, batch = config.samples, config.batch
-        if known.data_hash == job.fingerprint(config.dataset, inputs, limit=limit, batch=batch):
-            return
-        job.progress.note("the evaluation samples changed: evaluating again")
-        job.folder.forget("evaluate")
+        job.recheck_samples("evaluate", known.data_hash, config, inputs)
 
     def work() -> Sequence[Path]:
         seen = Fingerprint()

@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from quantlab import __version__, accuracy, configfile
-from quantlab.config import Config, Plug
+from quantlab.config import Calibration, Config, Evaluation, Plug
 from quantlab.datasets import DATASETS
 from quantlab.datasets.base import Dataset, Samples
 from quantlab.datasets.batching import batch_size, batches, take
@@ -26,6 +26,9 @@ from quantlab.progress import Progress
 from quantlab.records import Precision, TensorSpec
 from quantlab.registry import make
 from quantlab.runfolder import RunFolder, opened
+
+Inputs = tuple[TensorSpec, ...]
+"""What a model is fed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +88,24 @@ class Job:
         return make("dataset", DATASETS, plug.kind, plug.parameters, base=self.source.parent)
 
     @contextmanager
-    def samples(self, plug: Plug, inputs: tuple[TensorSpec, ...]) -> Iterator[Samples]:
+    def samples(self, plug: Plug, inputs: Inputs) -> Iterator[Samples]:
         """Open a dataset of the config for a model with these inputs."""
         with self.dataset(plug).open(inputs) as samples:
             yield samples
 
-    def fingerprint(
-        self, plug: Plug, inputs: tuple[TensorSpec, ...], *, limit: int | None, batch: int
-    ) -> str:
-        """Return the hash of the samples that a step would use, without running anything."""
+    def recheck_samples(
+        self, step: str, recorded: str, section: Calibration | Evaluation, inputs: Inputs
+    ) -> None:
+        """Make ``step`` run again if the section's samples have another hash than ``recorded``."""
         found = Fingerprint()
-        with self.samples(plug, inputs) as samples:
-            limit = take(samples, limit)
-            size = batch_size(inputs, batch)
+        with self.samples(section.dataset, inputs) as samples:
+            limit = take(samples, section.samples)
+            size = batch_size(inputs, section.batch)
             for part in batches(samples, inputs, size=size, limit=limit):
                 found.add(part)
-        return found.hexdigest()
+        if found.hexdigest() != recorded:
+            self.progress.note(f"the samples of step {step!r} changed: doing it again")
+            self.folder.forget(step)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def _report(job: Job) -> Report:
         schema_version=SCHEMA_VERSION,
         quantlab=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=graph.facts(graph.load(job.config.model), job.config.model),
+        model=graph.facts(graph.reload(job.config.model), job.config.model),
         engines=engines,
         tensors=tensors,
         calibration=CalibrationSummary(
