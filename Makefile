@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test check lint types architecture wheel bench coverage clean
+.PHONY: demo test check lint types architecture wheel bench bench-gpu bench-peers coverage clean
 
 # Debian's python3 comes without venv; root can have it installed.
 $(STAMP): pyproject.toml
@@ -19,7 +19,7 @@ demo: $(STAMP)  ## the main job on the shipped model and data
 	$(BIN)/quantlab run examples/fashion_mnist/resnet.yaml
 
 test: $(STAMP)  ## every test, in parallel, with coverage
-	$(BIN)/pytest -n $(JOBS) --cov --cov-report=term
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term
 
 check: lint types architecture  ## what the commit hook and CI run before the tests
 
@@ -39,6 +39,12 @@ architecture: $(STAMP)
 
 wheel: $(STAMP)  ## build the wheel and test it from outside the checkout
 	PYTHON=$(PYTHON) tests/wheel.sh
+
+bench-gpu: $(STAMP)  ## kernels and collecting on an NVIDIA GPU
+	$(BIN)/python -m benchmarks.gpu
+
+bench-peers: $(STAMP)  ## calibration beside ONNX Runtime and Model-Optimizer, each in its environment
+	$(BIN)/python -m benchmarks.peers
 
 bench: $(STAMP)  ## speed and memory, as ratios in one run
 	$(BIN)/python -m benchmarks.bench

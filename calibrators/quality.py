@@ -18,6 +18,7 @@ Units: thresholds and steps in the tensor's units; errors relative to the signal
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,18 @@ def sqnr_db(histogram: Histogram, threshold: float, levels: int = LEVELS) -> flo
     Returns:
         None where there is no error to speak of: no element, or nothing but zeros.
     """
+    return sqnrs_db(histogram, [threshold], levels)[0]
+
+
+def sqnrs_db(
+    histogram: Histogram, thresholds: Sequence[float], levels: int = LEVELS
+) -> list[float | None]:
+    """Return ``sqnr_db`` of each of several thresholds, at less than their single costs."""
     if histogram.amax == 0:
-        return None
-    error = relative_error(histogram, np.array([scale_of(threshold, levels)]), levels)[0]
-    return -10 * math.log10(error) if error > 0 else None
+        return [None] * len(thresholds)
+    steps = np.array([scale_of(threshold, levels) for threshold in thresholds])
+    errors = relative_error(histogram, steps, levels).tolist()
+    return [0.0 - 10 * math.log10(error) if error > 0 else None for error in errors]
 
 
 def clipped_fraction(histogram: Histogram, threshold: float) -> float:

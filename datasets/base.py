@@ -1,10 +1,12 @@
 """What a dataset is: samples in a fixed order, each fitting the model's inputs.
 
 A dataset (a frozen record made from the config) is opened for the inputs of a model and then
-yields samples one at a time; ``batching.batches`` makes batches of them.  A sample's arrays have
-no batch axis: an input of shape [N, 1, 28, 28] takes a sample of shape (1, 28, 28).  An input that
-has no batch axis at all (a scalar, a recurrent state) takes the whole array, rank for rank; such
-samples are run one at a time.
+yields samples one at a time; ``batching.batches`` makes batches of them.  Each sample has a place,
+counted from 0, and any range of places can be read by itself: that is how the work is divided.
+
+A sample's arrays have no batch axis: an input of shape [N, 1, 28, 28] takes a sample of shape
+(1, 28, 28).  An input that has no batch axis at all (a scalar, a recurrent state) takes the whole
+array, rank for rank; such samples are run one at a time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,7 @@ class Sample:
     """One sample.
 
     Attributes:
-        index: its place in the dataset, from 0.
+        index: its place in the dataset, from 0; a sample that is left out leaves a gap.
         arrays: by input name; dtype as the input's, shape without the batch axis.
         label: class index (an int64 scalar array) or a target array; None if unlabelled.
         origin: where it came from, for messages: "train.npz[17]", "cats/012.jpg".
@@ -76,12 +78,29 @@ class Samples(Protocol):
         """Origins of samples that ``on_error: skip`` left out so far, with the reason."""
         ...
 
+    @property
+    def shardable(self) -> bool:
+        """Whether ``part`` finds its start by itself, so that machines can each read their own."""
+        ...
+
     def __len__(self) -> int:
-        """Return the number of samples."""
+        """Return the number of places; never changes."""
         ...
 
     def __iter__(self) -> Iterator[Sample]:
-        """Yield every sample in order, the same ones each time."""
+        """Yield every sample: ``part(0, len(self))``."""
+        ...
+
+    def part(self, start: int, stop: int) -> Iterator[Sample]:
+        """Yield the samples at places ``start <= index < stop``, in order, the same each time.
+
+        A part has all of its places, less the ones that ``on_error: skip`` leaves out.  What lies
+        before it is not read, except where data can be read only from their beginning: compressed
+        files, and Python functions without ``start`` and ``stop``.
+
+        Raises:
+            DataError: unreadable or damaged data, or samples that do not fit.
+        """
         ...
 
 

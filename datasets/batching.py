@@ -1,4 +1,4 @@
-"""Batches of equal shape from samples of any shapes.
+"""Batches of equal shape from samples of any shapes: of a dataset, or of a part of one.
 
 Every sample comes out exactly once, in an order that depends on the samples and the size alone.
 Samples of one shape stay in order; a shape that waits for more is held back, but never more than
@@ -6,8 +6,7 @@ Samples of one shape stay in order; a shape that waits for more is held back, bu
 A model whose batch axis is fixed cannot take an unfilled batch, so there all of them wait.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -26,7 +25,7 @@ Key = tuple[tuple[tuple[int, ...], str] | None, ...]
 
 
 def take(samples: Samples, count: int | None) -> int:
-    """Return how many samples are used: ``count``, the first ones, or all if None.
+    """Return how many places are used: ``count``, the first ones, or all if None.
 
     Raises:
         DataError: there are none, or fewer than asked.
@@ -35,7 +34,9 @@ def take(samples: Samples, count: int | None) -> int:
     if have == 0:
         raise DataError(NOTHING)
     if count is not None and have < count:
-        raise _too_few(have, count)
+        raise DataError(
+            f"asked for {count} samples, the dataset holds {have}; ask for fewer or add data"
+        )
     return have if count is None else count
 
 
@@ -51,32 +52,75 @@ def batch_size(inputs: Sequence[TensorSpec], asked: int) -> int:
     return asked
 
 
+def check_remainder(
+    sample: Sample, inputs: Sequence[TensorSpec], count: int, *, skipped: int = 0
+) -> None:
+    """Check that samples like this one fill the batches of a model whose batch axis is fixed.
+
+    Args:
+        sample: one of them.
+        inputs: of the model.
+        count: how many there are.
+        skipped: how many more there were to be, for the message.
+
+    Raises:
+        DataError: some are left over, or no batch size suits all inputs.
+    """
+    fixed = _fixed(sample, inputs) or 1
+    left = count % fixed
+    if left:
+        why = f" ({skipped} were skipped)" if skipped > 0 else ""
+        raise DataError(
+            f"the model's batch axis is fixed at {fixed}: of {count} samples {count - left} fit "
+            f"and {left} are left over{why}; ask for a multiple of {fixed}, or make the axis "
+            "dynamic"
+        )
+
+
 def batches(
-    samples: Samples, inputs: Sequence[TensorSpec], *, size: int, limit: int | None = None
+    samples: Iterable[Sample],
+    inputs: Sequence[TensorSpec],
+    *,
+    size: int,
+    count: int | None = None,
+    empty_ok: bool = False,
 ) -> Iterator[Batch]:
-    """Yield the first ``limit`` samples in batches of at most ``size``.
+    """Yield samples in batches of at most ``size``.
 
     A batch axis that the model fixes at k makes batches of k whatever the ``size``; an input
     without batch axis makes batches of one.
 
+    Args:
+        samples: a dataset's, or a part of them.
+        inputs: of the model.
+        size: samples a batch.
+        count: how many ``samples`` has places for, so that a remainder that does not fill a fixed
+            batch axis is found before the first batch, not after the last.
+        empty_ok: whether there may be no sample, because all of them were skipped.
+
     Raises:
-        DataError: no samples, or fewer than ``limit`` though none was skipped; a NaN or infinity in
-            one; samples left over that do not fill a fixed batch axis.
+        DataError: no samples; a NaN or infinity in one; samples left over that do not fill a fixed
+            batch axis.
     """
-    for number, group in enumerate(_groups(samples, inputs, size=size, limit=limit)):
-        yield _stack(group, inputs, number)
+    for group in _groups(samples, inputs, size=size, count=count, empty_ok=empty_ok):
+        yield _stack(group, inputs, size)
 
 
 def _groups(
-    samples: Samples, inputs: Sequence[TensorSpec], *, size: int, limit: int | None
+    samples: Iterable[Sample],
+    inputs: Sequence[TensorSpec],
+    *,
+    size: int,
+    count: int | None,
+    empty_ok: bool,
 ) -> Iterator[list[Sample]]:
     """Yield samples that make a batch; arguments as for ``batches``."""
     waiting: dict[Key, list[Sample]] = {}
     pending = seen = 0
-    for sample in islice(samples, limit):
+    for sample in samples:
         fixed = _fixed(sample, inputs)
-        if seen == 0 and fixed and limit is not None:
-            _check_remainder(limit, fixed)  # now, not after the last batch
+        if seen == 0 and count is not None:
+            check_remainder(sample, inputs, count)
         seen += 1
         pending += 1
         key = _key(sample, inputs)
@@ -88,12 +132,11 @@ def _groups(
         group = waiting.pop(key)
         pending -= len(group)
         yield group
-    if seen == 0:
+    if seen == 0 and not empty_ok:
         raise DataError(NOTHING)
-    if limit is not None and seen < limit and not samples.skipped:
-        raise _too_few(seen, limit)
+    skipped = 0 if count is None else count - seen
     for group in waiting.values():
-        _check_remainder(len(group), _fixed(group[0], inputs) or 1)
+        check_remainder(group[0], inputs, len(group), skipped=skipped)
         yield group
 
 
@@ -112,37 +155,23 @@ def _fixed(sample: Sample, inputs: Sequence[TensorSpec]) -> int | None:
     return sizes.pop() if sizes else None
 
 
-def _check_remainder(count: int, fixed: int) -> None:
-    left = count % fixed
-    if left:
-        raise DataError(
-            f"the model's batch axis is fixed at {fixed}: of {count} samples {count - left} fit "
-            f"and {left} are left over; ask for a multiple of {fixed}, or make the axis dynamic"
-        )
-
-
 def _key(sample: Sample, inputs: Sequence[TensorSpec]) -> Key:
     arrays = [*(sample.arrays[spec.name] for spec in inputs), sample.label]
     return tuple(None if array is None else (array.shape, array.dtype.str) for array in arrays)
 
 
-def _stack(group: list[Sample], inputs: Sequence[TensorSpec], number: int) -> Batch:
+def _stack(group: list[Sample], inputs: Sequence[TensorSpec], size: int) -> Batch:
+    per_batch = _fixed(group[0], inputs) or size
     arrays: dict[str, Array] = {}
     for spec in inputs:
         rows = [sample.arrays[spec.name] for sample in group]
         arrays[spec.name] = np.stack(rows) if batched(rows[0].ndim, spec) else rows[0].copy()
         if arrays[spec.name].dtype.kind in "fc" and not np.isfinite(arrays[spec.name]).all():
             for sample, row in zip(group, rows, strict=True):
-                check_finite(
-                    row, spec.name, f"sample {sample.index} ({sample.origin}), batch {number}"
-                )
+                batch = sample.index // per_batch  # the same, however the dataset is cut in parts
+                origin = f"sample {sample.index} ({sample.origin}), batch {batch}"
+                check_finite(row, spec.name, origin)
     labels = None
     if group[0].label is not None:
         labels = np.stack([cast(Array, sample.label) for sample in group])
     return Batch(arrays, labels, np.array([sample.index for sample in group], np.int64))
-
-
-def _too_few(have: int, asked: int) -> DataError:
-    return DataError(
-        f"asked for {asked} samples, the dataset holds {have}; ask for fewer or add data"
-    )

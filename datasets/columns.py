@@ -1,7 +1,8 @@
 """Arrays that are read a few rows at a time, from mapped memory or from a decompressing stream.
 
-Nothing is allocated by what a file claims: a mapped column is checked against the file's length
-when it is made, and a stream is read in blocks of about a megabyte until it ends or is complete.
+A mapped column is read from any row on, a stream is run through from its beginning.  Nothing is
+allocated by what a file claims: a mapped column is checked against the file's length when it is
+made, and a stream is read in blocks of about a megabyte until it ends or is complete.
 """
 
 import zlib
@@ -39,47 +40,55 @@ Stream = Callable[[], AbstractContextManager[Readable]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """Rows of equal dtype and shape, read in order.
+    """Rows of equal dtype and shape.
 
     Attributes:
         origin: where it lies, for messages: "calib.npz: image".
         dtype: as stored.
         shape: (rows, ...).
-        blocks: starts a pass; yields arrays (k, ...) that together are the column.
+        blocks: starts a pass; yields arrays (k, ...) that together are the rows from a start up to
+            a stop, 0 <= start < stop <= rows.  A pass that goes to the last row checks the end.
     """
 
     origin: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
-    blocks: Callable[[], Iterator[Array]]
+    blocks: Callable[[int, int], Iterator[Array]]
 
-    def __iter__(self) -> Iterator[Array]:
-        """Yield each row, also a scalar one, as an array."""
-        for block in self.blocks():
+    def rows(self, start: int, stop: int) -> Iterator[Array]:
+        """Yield the rows from ``start`` up to ``stop``, also scalar ones, as arrays."""
+        for block in self.blocks(start, stop):
             for row in block:
                 yield np.asarray(row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Samples that a function can start to yield any number of times.
+    """Samples that a function can start to yield any number of times; none is left out.
 
     Attributes:
         count: number of samples.
-        rows: starts a pass.
+        rows: yields the samples from a start up to a stop, 0 <= start < stop <= count.
         class_names: by class index.
+        shardable: as in Samples.
     """
 
     count: int
-    rows: Callable[[], Iterator[Sample]]
+    rows: Callable[[int, int], Iterator[Sample]]
     class_names: tuple[str, ...] | None = None
+    shardable: bool = True
     skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.rows()
+        return self.part(0, self.count)
+
+    def part(self, start: int, stop: int) -> Iterator[Sample]:
+        """Yield the samples at places ``start <= index < stop``."""
+        start, stop = max(start, 0), min(stop, self.count)
+        return self.rows(start, stop) if start < stop else iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +129,13 @@ def mapped(buffer: Array, layout: Layout, origin: str) -> Column:
         offset=layout.offset,
         order="F" if layout.fortran else "C",
     )
-    return Column(origin, layout.dtype, layout.shape, lambda: iter((array,)))
+    return Column(
+        origin, layout.dtype, layout.shape, lambda start, stop: iter((array[start:stop],))
+    )
 
 
 def streamed(stream: Stream, layout: Layout, origin: str) -> Column:
-    """Make a column that is decompressed anew in every pass.
+    """Make a column that is decompressed anew in every pass, from its beginning.
 
     Raises:
         DataError: stored column by column (Fortran order), or rows beyond ``LARGEST_ROW``.
@@ -143,23 +154,27 @@ def streamed(stream: Stream, layout: Layout, origin: str) -> Column:
     return Column(origin, layout.dtype, layout.shape, blocks)
 
 
-def _decompress(stream: Stream, layout: Layout, origin: str) -> Iterator[Array]:
+def _decompress(
+    stream: Stream, layout: Layout, origin: str, start: int, stop: int
+) -> Iterator[Array]:
     count, shape = layout.shape[0], layout.shape[1:]
     size = prod(shape) * layout.dtype.itemsize
     step = max(1, BLOCK // max(size, 1))
     try:
         with stream() as file:
             file.read(layout.offset)
-            for start in range(0, count, step):
-                rows = min(step, count - start)
+            for first in range(0, stop, step):
+                rows = min(step, stop - first)
                 data = file.read(rows * size)
                 if len(data) < rows * size:
                     raise DataError(
                         f"{origin}: truncated; the header says {count} samples, "
-                        f"the data end in sample {start + len(data) // size}"
+                        f"the data end in sample {first + len(data) // size}"
                     )
-                yield np.frombuffer(data, layout.dtype).reshape(rows, *shape)
-            if file.read(1):
+                if first + rows > start:
+                    block = np.frombuffer(data, layout.dtype).reshape(rows, *shape)
+                    yield block[max(start - first, 0) :]
+            if stop == count and file.read(1):
                 raise DataError(f"{origin}: data go on after the {count} samples of the header")
     except DAMAGED as error:
         raise DataError(f"{origin}: damaged; {error}") from error

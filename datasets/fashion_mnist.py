@@ -74,9 +74,12 @@ class FashionMnist:
         shape = _layout(spec, images)
         check_fit(spec, np.dtype(spec.dtype), shape, images.origin, hint=SHAPES)
 
-        def samples() -> Iterator[Sample]:
-            targets: Iterator[Array | None] = repeat(None) if labels is None else iter(labels)
-            for index, (pixels, label) in enumerate(zip(images, targets, strict=False)):
+        def samples(start: int, stop: int) -> Iterator[Sample]:
+            targets: Iterator[Array | None] = repeat(None, stop - start)
+            if labels is not None:
+                targets = labels.rows(start, stop)
+            rows = zip(images.rows(start, stop), targets, strict=True)
+            for index, (pixels, label) in enumerate(rows, start):
                 origin = f"{images.origin}[{index}]"
                 array = normalization.apply(pixels.astype(np.uint8).reshape(shape), spec.dtype)
                 target = None if label is None else as_label(label, origin)

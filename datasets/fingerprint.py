@@ -1,8 +1,10 @@
-"""One hash for a set of samples, whatever their order and batch size.
+"""One hash for a set of samples, whatever their order, batch size, or who read which of them.
 
-SHA-256 over the sorted SHA-256 digests of the samples; a sample's covers, input by input in the
-order of their names, the name, dtype, shape with a batch axis of 1, and the bytes.  Labels do not
-count, as calibration does not see them.
+A sample's digest is the SHA-256 that covers, input by input in the order of their names, the name,
+dtype, shape with a batch axis of 1, and the bytes.  Labels do not count, as calibration does not
+see them.  The digests are added up modulo 2**256, so that parts can be merged and no number of
+samples takes memory.  The hash tells whether samples changed; it is no proof against someone who
+wants a collision.
 """
 
 import hashlib
@@ -11,12 +13,18 @@ import numpy as np
 
 from quantlab.datasets.base import Batch
 
+MODULUS = 1 << 256
+
 
 class Fingerprint:
-    """Collects batches; holds 32 bytes a sample."""
+    """Adds up the digests of samples.
 
-    def __init__(self) -> None:
-        self._digests: list[bytes] = []
+    Attributes:
+        total: sum of the samples' digests so far, below MODULUS.
+    """
+
+    def __init__(self, total: int = 0) -> None:
+        self.total = total
 
     def add(self, batch: Batch) -> None:
         """Take in every sample of a batch."""
@@ -29,8 +37,12 @@ class Fingerprint:
                 head = f"{len(name)}:{name} {part.dtype.str} {part.shape}\n"
                 digest.update(head.encode())
                 digest.update(part.reshape(-1).view(np.uint8).data)
-            self._digests.append(digest.digest())
+            self.merge(int.from_bytes(digest.digest()))
+
+    def merge(self, total: int) -> None:
+        """Take in the samples of another fingerprint by its ``total``."""
+        self.total = (self.total + total) % MODULUS
 
     def hexdigest(self) -> str:
-        """Return the hash of the samples so far."""
-        return hashlib.sha256(b"".join(sorted(self._digests))).hexdigest()
+        """Return the hash of the samples so far, SHA-256 of their sum."""
+        return hashlib.sha256(self.total.to_bytes(32)).hexdigest()

@@ -2,7 +2,8 @@
 
 Two usual pipelines: ``resize: 256, crop: 224`` makes the shorter side 256 and cuts the centre;
 ``resize: [224, 224]`` stretches.  Files are taken in the order of their names (a CSV's in its own
-order) and decoded ahead by worker threads, at most ``LOOK_AHEAD`` images a worker.
+order) and decoded ahead by worker threads, at most ``LOOK_AHEAD`` images a worker.  A file's place
+in that order is its sample's, whether it can be decoded or not.
 """
 
 import csv
@@ -132,6 +133,8 @@ def _each(values: float | tuple[float, ...]) -> tuple[float, ...]:
 class _Images:
     """The images of an opened folder; remembers those that could not be decoded."""
 
+    shardable = True
+
     def __init__(
         self,
         dataset: ImageFolder,
@@ -145,31 +148,42 @@ class _Images:
         self._spec = spec
         self._entries = entries
         self._ignored = ignored
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: dict[int, str] = {}  # by place
 
     @property
     def skipped(self) -> tuple[str, ...]:
         """Files that are not named like images, and those that could not be decoded so far."""
-        return (*self._ignored, *self._unreadable.values())
+        return (*self._ignored, *(reason for _, reason in sorted(self._unreadable.items())))
 
     def __len__(self) -> int:
-        """Return the number of images, less those found unreadable so far."""
-        return len(self._entries) - len(self._unreadable)
+        """Return the number of images, those that cannot be decoded included."""
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Sample]:
-        index = 0
+        return self.part(0, len(self))
+
+    def part(self, start: int, stop: int) -> Iterator[Sample]:
+        """Yield the images at places ``start <= index < stop`` that can be decoded.
+
+        Raises:
+            DataError: one cannot, and ``on_error`` is "fail"; or it does not fit.
+        """
+        start = max(start, 0)
+        entries = self._entries[start : max(stop, 0)]
         decode = partial(self._dataset.read, spec=self._spec)
-        for entry, image in ahead(decode, self._entries, self._dataset.workers):
+        # Bound to no name: a traceback would keep it, and its threads, alive.
+        for index, (entry, image) in enumerate(
+            ahead(decode, entries, self._dataset.workers), start
+        ):
             try:
                 array = image.result()
             except Unreadable as error:
                 if self._dataset.on_error == "fail":
                     raise DataError(f"{error}; repair it, or set 'on_error: skip'") from error
-                self._unreadable[entry.name] = str(error)
+                self._unreadable[index] = str(error)
                 continue
             label = None if entry.label is None else as_label(np.array(entry.label), entry.name)
             yield Sample(index, {self._spec.name: array}, label, entry.name)
-            index += 1
 
 
 def ahead(

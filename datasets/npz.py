@@ -100,13 +100,20 @@ class Npz:
         return parts
 
     def _samples(
-        self, inputs: Sequence[TensorSpec], parts: dict[str, Parts], labels: Parts | None
+        self,
+        inputs: Sequence[TensorSpec],
+        parts: dict[str, Parts],
+        labels: Parts | None,
+        start: int,
+        stop: int,
     ) -> Iterator[Sample]:
-        streams = [chain.from_iterable(parts[spec.name]) for spec in inputs]
-        targets: Iterator[Array | None] = chain.from_iterable(labels) if labels else repeat(None)
-        for index, arrays in enumerate(zip(*streams, strict=True)):
+        streams = [_between(parts[spec.name], start, stop) for spec in inputs]
+        targets: Iterator[Array | None] = repeat(None, stop - start)
+        if labels is not None:
+            targets = _between(labels, start, stop)
+        rows = zip(zip(*streams, strict=True), targets, strict=True)
+        for index, (arrays, label) in enumerate(rows, start):
             origin = f"{self.path.name}[{index}]"
-            label = next(targets)
             yield Sample(
                 index,
                 {
@@ -209,6 +216,13 @@ def _header(file: IO[bytes], origin: str) -> Layout:
     if not shape or min(shape) < 0 or prod(max(axis, 1) for axis in shape) > LARGEST_COUNT:
         raise DataError(f"{origin}: expected a first axis that counts samples, got shape {shape}")
     return Layout(dtype, shape, file.tell(), fortran)
+
+
+def _between(parts: Parts, start: int, stop: int) -> Iterator[Array]:
+    """Return the rows from ``start`` up to ``stop``."""
+    if len(parts) == 1:
+        return parts[0].rows(start, stop)
+    return chain.from_iterable(part.rows(0, 1) for part in parts[start:stop])
 
 
 def _rows(parts: Parts) -> int:

@@ -4,11 +4,22 @@
 
 The function runs with the rights of whoever runs the config: a config that names one is a program,
 to be trusted like one.  What it raises is not caught: its author needs the traceback.
+
+A function that can begin anywhere takes ``start`` and ``stop``:
+
+    def batches(split, start=0, stop=None):
+
+It is then called with them and yields the samples at places start <= index < stop and no others,
+cut into batches as it likes; ``stop`` is None on the first call, which goes to the end.  A call
+for a single place follows, so that a function that does something else is refused on opening.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +34,9 @@ from quantlab.records import TensorSpec
 
 Source = Callable[..., object]
 
+Places = tuple[int, int | None]
+"""Start and stop; None is the end."""
+
 
 @dataclass(frozen=True, slots=True)
 class PythonDataset:
@@ -33,9 +47,14 @@ class PythonDataset:
     The function is called anew for each pass and must yield the same again; it is run through once
     on opening, to count and check the samples.
 
+    A function with parameters ``start`` and ``stop``, by name and neither of them in ``arguments``,
+    is asked for the places of each part; another is run through from its beginning, which is no way
+    to share its samples out: ``shardable`` is False.
+
     Attributes:
         function: "package.module:function", or "file.py:function" with the file in ``folder``.
-        arguments: keyword arguments of the function.
+        arguments: keyword arguments of the function.  With ``start`` or ``stop`` among them these
+            mean what the function takes them for.
         folder: where a relative file is looked for; the config's folder if left out.
         class_names: file of class names, one a line.
     """
@@ -55,48 +74,113 @@ class PythonDataset:
 
         Raises:
             ConfigError: the function cannot be loaded.
-            DataError: its batches do not fit, or differ in number from pass to pass.
+            DataError: its batches do not fit, or are not the samples asked for in number.
         """
         names = class_names(self.class_names)
         source = functions.load("python", self.function, self.folder)
-        count = sum(1 for _ in self._samples(source, inputs))
+        shardable = self._begins_anywhere(source)
+        places: Places | None = (0, None) if shardable else None
+        count, second = 0, None
+        for sample in self._samples(source, inputs, places):
+            count += 1
+            if sample.index == 1:
+                second = sample
+        if shardable and second is not None:
+            self._check_place(source, inputs, count, second)
+        rows = partial(self._asked if shardable else self._run_through, source, inputs, count)
+        yield Rows(count, rows, names, shardable)
 
-        def again() -> Iterator[Sample]:
-            seen = 0
-            for sample in self._samples(source, inputs):
-                seen += 1
-                if seen > count:
-                    break
+    def _begins_anywhere(self, source: Source) -> bool:
+        try:
+            parameters = inspect.signature(source).parameters
+        except (ValueError, TypeError):  # some builtins have none
+            return False
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return all(
+            name in parameters and parameters[name].kind in named and name not in self.arguments
+            for name in ("start", "stop")
+        )
+
+    def _check_place(
+        self, source: Source, inputs: Sequence[TensorSpec], count: int, expected: Sample
+    ) -> None:
+        """Ask for one sample by its place: is it the one that a pass from the beginning gave?"""
+        place = expected.index
+        for found in self._asked(source, inputs, count, place, place + 1):
+            if _bytes(found) != _bytes(expected):
+                raise self._wrong_part(count, place, place + 1, "other")
+
+    def _asked(
+        self, source: Source, inputs: Sequence[TensorSpec], count: int, start: int, stop: int
+    ) -> Iterator[Sample]:
+        """Yield a part that the function is asked for."""
+        seen = 0
+        for sample in self._samples(source, inputs, (start, stop)):
+            if seen == stop - start:
+                raise self._wrong_part(count, start, stop, "more")
+            seen += 1
+            yield sample
+        if seen < stop - start:
+            raise self._wrong_part(count, start, stop, str(seen))
+
+    def _wrong_part(self, count: int, start: int, stop: int, got: str) -> DataError:
+        return DataError(
+            f"{self.function} yielded {got} samples for start={start}, stop={stop}, after "
+            f"{count} from start=0 to the end; it must yield the samples start to stop - 1 "
+            f"({stop - start} here) and no others, the same each time, or have no parameters "
+            "'start' and 'stop'"
+        )
+
+    def _run_through(
+        self, source: Source, inputs: Sequence[TensorSpec], count: int, start: int, stop: int
+    ) -> Iterator[Sample]:
+        """Yield a part of a pass from the beginning; one to the end must give ``count``."""
+        seen = 0
+        for sample in islice(self._samples(source, inputs, None), stop + (stop == count)):
+            seen += 1
+            if start < seen <= stop:
                 yield sample
-            if seen != count:
-                more = "more" if seen > count else f"{seen}"
-                raise DataError(
-                    f"{self.function} yielded {count} samples at first and {more} in another "
-                    "pass; it must yield the same each time it is called"
-                )
+        if seen != stop:
+            got = "more" if seen > stop else f"{seen}"
+            raise DataError(
+                f"{self.function} yielded {count} samples at first and {got} in another pass; it "
+                "must yield the same each time it is called"
+            )
 
-        yield Rows(count, again, names)
-
-    def _samples(self, source: Source, inputs: Sequence[TensorSpec]) -> Iterator[Sample]:
-        index = 0
-        yielded = source(**self.arguments)
+    def _samples(
+        self, source: Source, inputs: Sequence[TensorSpec], places: Places | None
+    ) -> Iterator[Sample]:
+        """Call the function, for ``places`` if it takes them, and yield its samples one by one."""
+        call, index, arguments = self.function, 0, self.arguments
+        if places is not None:
+            index, stop = places
+            call += f"(start={index}, stop={stop})"
+            arguments = {**arguments, "start": index, "stop": stop}
+        yielded = source(**arguments)
         if not isinstance(yielded, Iterable):
             raise DataError(f"{self.function} returned {type(yielded).__name__}, not batches")
         for number, batch in enumerate(yielded):
-            origin = f"{self.function} batch {number}"
+            origin = f"{call} batch {number}"
             arrays, labels = _arrays(batch, inputs, origin)
             counts = {name: len(array) for name, array in arrays.items()}
             if labels is not None:
                 counts["labels"] = len(labels)
             for row in range(same_count(counts, origin)):
-                at = f"{origin}[{row}]"
+                label = None
+                if labels is not None:
+                    label = as_label(np.asarray(labels[row]), f"{origin}[{row}]")
                 yield Sample(
                     index,
                     {spec.name: np.asarray(arrays[spec.name][row]) for spec in inputs},
-                    None if labels is None else as_label(np.asarray(labels[row]), at),
-                    at,
+                    label,
+                    f"{self.function}[{index}]",
                 )
                 index += 1
+
+
+def _bytes(sample: Sample) -> list[tuple[str, tuple[int, ...], bytes]]:
+    arrays = [*sample.arrays.values(), *([] if sample.label is None else [sample.label])]
+    return [(array.dtype.str, array.shape, array.tobytes()) for array in arrays]
 
 
 def _arrays(

@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quantlab.pipeline import Run, build, calibrate, evaluate, report, run
     from quantlab.starter import init
+    from quantlab.variants import try_methods
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "__version__", "build", "calibrate", "evaluate", "init", "report", "run"]
+__all__ = [
+    "Run",
+    "__version__",
+    "build",
+    "calibrate",
+    "evaluate",
+    "init",
+    "report",
+    "run",
+    "try_methods",
+]
 
 _HOMES = dict.fromkeys(("Run", "build", "calibrate", "evaluate", "report", "run"), "pipeline") | {
-    "init": "starter"
+    "init": "starter",
+    "try_methods": "variants",
 }
 
 

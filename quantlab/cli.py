@@ -4,6 +4,7 @@
 Libraries are imported inside the commands, so that help and completion answer at once.
 """
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from quantlab.errors import QuantlabError
 from quantlab.visible import visible_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quantlab.pipeline import Run
     from quantlab.terminal import Terminal
 
@@ -54,11 +57,36 @@ def init(
 
 
 @app.command()
-def calibrate(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
-    """Collect histograms and write the calibration cache."""
-    from quantlab import pipeline
+def calibrate(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="YAML, JSON or TOML file.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder; with --from, folder of the caches."),
+    ] = None,
+    *,
+    finished: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Run folder to try methods on, no CONFIG."),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME[:key=value,...]", help="With --from; may repeat."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Collect histograms and write the calibration cache, or try methods on a finished run."""
+    if (config is None) == (finished is None):
+        raise typer.BadParameter("expected either CONFIG or --from RUN, one of the two")
+    if finished is not None:
+        _try_methods(finished, methods or (), output)
+    elif methods:
+        raise typer.BadParameter("--method goes with --from; a CONFIG has its own 'method:'")
+    elif config is not None:
+        from quantlab import pipeline
 
-    typer.echo(pipeline.calibrate(config, output=output, progress=_terminal(quiet=quiet)))
+        typer.echo(pipeline.calibrate(config, output=output, progress=_terminal(quiet=quiet)))
 
 
 @app.command()
@@ -143,8 +171,18 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+def _try_methods(run: Path, methods: "Sequence[str]", output: Path | None) -> None:
+    gc.disable()  # most of the time goes into loading libraries, and collecting adds a fifth to it
+    try:
+        from quantlab import cli_variants, variants
+
+        cli_variants.show(variants.try_methods(run, methods, output=output))
+    finally:
+        gc.enable()
+
+
 def _stop(*_: object) -> NoReturn:
-    sys.exit("quantlab: stopped; the same command goes on from the last finished step")
+    sys.exit("quantlab: stopped; the same command goes on from the last step or checkpoint")
 
 
 def _terminal(*, quiet: bool) -> "Terminal":

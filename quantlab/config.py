@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, FiniteFloat
 
 from quantlab.records import PRECISIONS, Precision
 
@@ -47,7 +47,9 @@ class Calibration(_Open):
     samples: PositiveInt | None = Field(
         None, description="How many, from the first; all if not given."
     )
-    batch: PositiveInt = Field(32, description="Samples an inference; does not change the result.")
+    batch: PositiveInt = Field(
+        32, description="Samples a batch; of the methods only minmax_mean depends on it."
+    )
     method: str = Field("mse", description="Calibrator that chooses the thresholds.")
     tensors: Literal["quantized", "all"] = Field(
         "quantized",
@@ -57,6 +59,14 @@ class Calibration(_Open):
     tensorrt: str | None = Field(
         None,
         description="Version that will read the cache, e.g. 8.6.1; the installed one or 10.16.1.",
+    )
+    max_memory: Annotated[ByteSize, Field(gt=0)] | None = Field(
+        None,
+        description="Most memory that collecting may hold, e.g. 2GiB; tensors are collected in "
+        "several passes where one would take more. No limit if not given.",
+    )
+    checkpoint: PositiveInt = Field(
+        16, description="Batches from one checkpoint of the collection to the next."
     )
     nonfinite: Literal["fail", "ignore"] = Field(
         "fail", description="What to do when an activation is NaN or infinite."
@@ -104,6 +114,9 @@ class Config(_Section):
 
     model: Path = Field(description="ONNX model in FP32.")
     calibration: Calibration
+    executor: Plug = Field(
+        Plug(kind="local"), description="Who collects: this process, a Ray cluster, or a GPU."
+    )
     engines: Engines = Engines()
     evaluation: Evaluation | None = Field(None, description="Left out: no accuracy is measured.")
     benchmark: Benchmark | None = Field(Benchmark(), description="null: no speed is measured.")
@@ -121,4 +134,5 @@ class Plugs:
     calibrators: Mapping[str, type]
     datasets: Mapping[str, type]
     engines: Mapping[str, type]
+    executors: Mapping[str, type]
     metrics: Mapping[str, type]

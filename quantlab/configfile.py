@@ -82,6 +82,8 @@ def schema(plugs: Plugs) -> dict[str, Any]:
         "oneOf": [{"enum": sorted(plugs.metrics)}]
         + [_alternative(k, v) for k, v in plugs.metrics.items()]
     }
+    parts["Executor"] = {"oneOf": [_alternative(k, v) for k, v in plugs.executors.items()]}
+    whole["properties"]["executor"] |= {"$ref": "#/$defs/Executor"}
     for section in ("Calibration", "Evaluation"):
         parts[section]["properties"]["dataset"] = {"$ref": "#/$defs/Dataset"}
     parts["Evaluation"]["properties"]["metrics"]["items"] = {"$ref": "#/$defs/Metric"}
@@ -105,8 +107,11 @@ def _checks(
     calibration, engines = config.calibration, config.engines
     method = make("method", plugs.calibrators, calibration.method, calibration.parameters)
     backend = make("backend", plugs.engines, engines.backend, engines.parameters)
+    executor = config.executor
+    collector = make("executor", plugs.executors, executor.kind, executor.parameters)
     yield ("calibration", "dataset"), "kind", dataset(calibration.dataset)
     yield ("calibration",), "method", method
+    yield ("executor",), "kind", collector
     yield ("engines",), "backend", backend
     made = []
     if config.evaluation is not None:

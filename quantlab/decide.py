@@ -5,9 +5,14 @@ merged, which is exact.  Tensors that merely carry another's values (behind MaxP
 follow it in a calibration cache without having been collected.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from quantlab.cache import Algorithm
+from quantlab.calibrators import PER_BATCH
 from quantlab.calibrators.base import Calibrator
 from quantlab.histogram import Histogram, merge
 from quantlab.records import TensorThreshold, Thresholds
@@ -30,13 +35,14 @@ def decide(
             placements) are one.  Names without a histogram are ignored.
 
     Raises:
-        CalibrationError: a tensor had no finite element.
+        CalibrationError: a tensor had no finite element, or a method of ``PER_BATCH`` lacks the
+            maxima of the batches.
     """
     shared = dict(histograms)
     for group in _joined(ties):
         members = [name for name in group if name in histograms]
         if members:
-            together = merge([replace(histograms[name], tensor="") for name in members])
+            together = _merged([histograms[name] for name in members])
             for name in members:
                 shared[name] = replace(together, tensor=name)
     return {
@@ -63,6 +69,35 @@ def follow(thresholds: Thresholds, derived: Mapping[str, str]) -> dict[str, Tens
         if source in thresholds and tensor not in found:
             found[tensor] = replace(thresholds[source], tensor=tensor, method="tied")
     return found
+
+
+def algorithm(method: str) -> Algorithm:
+    """Return the calibrator that a cache's header names for ``method``."""
+    return "MinMaxCalibration" if method in ("minmax", "minmax_mean") else "EntropyCalibration2"
+
+
+def knobs(
+    method: str, parameters: Mapping[str, Any], *, nonfinite: str, batch: int
+) -> dict[str, Any]:
+    """Return what beside the method's name moves a threshold, as the manifest records it.
+
+    Args:
+        method: name in CALIBRATORS.
+        parameters: of the calibrator, those that were given.
+        nonfinite: the policy for NaN and infinities.
+        batch: samples a batch; recorded for the methods that depend on it.
+    """
+    found = {**parameters, "nonfinite": nonfinite}
+    return found | {"batch": batch} if method in PER_BATCH else found
+
+
+def _merged(members: Sequence[Histogram]) -> Histogram:
+    """Return the members' elements together, with each batch's maximum over all of them."""
+    together = merge([replace(member, tensor="") for member in members])
+    maxima = [member.batch_amax for member in members if member.batch_amax is not None]
+    if len(maxima) < len(members):
+        return together
+    return replace(together, batch_amax=np.maximum.reduce(maxima))
 
 
 def _joined(groups: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:

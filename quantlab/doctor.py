@@ -1,12 +1,13 @@
 """``quantlab doctor``: what can be used on this machine."""
 
+from quantlab.collect.executors import EXECUTORS
 from quantlab.engines import ENGINES
 from quantlab.engines.host import host, versions
 from quantlab.errors import EngineUnavailable
 
 
 def findings() -> list[str]:
-    """Return a line for the machine, the packages, and each engine: usable, or why not."""
+    """Return a line for the machine, the packages, each engine and executor: usable, or why not."""
     here = host()
     memory = f"{here['memory_bytes'] / 2**30:.0f} GiB"
     lines = [
@@ -20,4 +21,9 @@ def findings() -> list[str]:
             lines.append(f"engine {name}: usable: {engine().available()}")
         except EngineUnavailable as error:
             lines.append(f"engine {name}: not usable: {error}")
+    for name, executor in EXECUTORS.items():
+        try:
+            lines.append(f"executor {name}: usable: {executor().available()}")
+        except EngineUnavailable as error:
+            lines.append(f"executor {name}: not usable: {error}")
     return lines

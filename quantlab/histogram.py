@@ -40,6 +40,9 @@ class Histogram:
         infs: elements that are +inf or -inf.
         first_nan: index of the first sample with a NaN, or None.
         first_inf: index of the first sample with an infinity, or None.
+        batch_amax: (batches,) float64, largest finite magnitude of each batch in the samples'
+            order, -inf for a batch without one; None where it was not kept.  It alone tells how
+            the samples were cut, so it is no part of equality and ``merge`` drops it.
     """
 
     tensor: str
@@ -52,6 +55,7 @@ class Histogram:
     infs: int = 0
     first_nan: int | None = None
     first_inf: int | None = None
+    batch_amax: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Drop the sign of zero: which of 0.0 and -0.0 is met first depends on the order."""
@@ -91,7 +95,7 @@ class Histogram:
         return (np.arange(BINS, dtype=np.float64) + 0.5) * self.width
 
     def __eq__(self, other: object) -> bool:
-        """Equal in every field and every count."""
+        """Equal in every count and every field but ``batch_amax``."""
         if not isinstance(other, Histogram):
             return NotImplemented
         return self._scalars() == other._scalars() and np.array_equal(self.counts, other.counts)
@@ -165,7 +169,7 @@ def from_array(tensor: str, values: NDArray[np.generic], first_sample: int = 0) 
 
 
 def merge(parts: Sequence[Histogram]) -> Histogram:
-    """Return the histogram of all elements of ``parts`` together; exact.
+    """Return the histogram of all elements of ``parts`` together; exact, without ``batch_amax``.
 
     Args:
         parts: at least one, all of the same tensor.

@@ -8,7 +8,8 @@ run at hand would calibrate from, and says what changed.
 What makes a cache stale is in ``changes``.  A library's new version does not, because the
 histograms are exact and the activations of one model on the same samples agree; it is in
 ``notes``, to be shown.  Left out on purpose: the batch size and the number of workers, which do
-not change the histograms, and where files lie, since moving them changes nothing.
+not change the histograms (the one method that depends on the batch size has it among its knobs),
+and where files lie, since moving them changes nothing.
 
 Two saves of one model have equal digests: they ignore doc strings, metadata, producer, names of
 nodes and of the graph, recorded shapes of inner tensors, the order of nodes, attributes and
@@ -55,6 +56,8 @@ class Manifest:
             NaN and infinities ...
         tensors: the calibrated tensors, in the cache's order.
         tied: tensor to the tensor whose scale it follows.
+        collected: the tensors that were looked at, which are the least that ``tensors`` need: the
+            others are in ``tied``.
         cache_sha256: of the cache file; "" until it is written.
         format: FORMAT of the program that wrote it.
     """
@@ -71,6 +74,7 @@ class Manifest:
     knobs: Mapping[str, JsonValue]
     tensors: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    collected: tuple[str, ...] = ()
     cache_sha256: str = ""
     format: int = FORMAT
 

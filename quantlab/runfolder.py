@@ -23,7 +23,7 @@ from quantlab.files import sha256, translated, write
 
 FORMAT = 1
 
-FOLDERS = ("", "engines", "tables")
+FOLDERS = ("", "engines", "methods", "tables")
 """Where a run writes: the run folder itself and what it makes inside."""
 
 

@@ -101,9 +101,9 @@ def exponential(folder: Path) -> None:
     arrays(folder, x=with_value(1000.0, 9))
 
 
-def record(folder: Path, text: str) -> None:
+def record(folder: Path, text: str, name: str = "run.json") -> None:
     (folder / "run").mkdir()
-    (folder / "run/run.json").write_text(text)
+    (folder / "run" / name).write_text(text)
 
 
 def text(folder: Path, old: str, new: str) -> None:
@@ -211,6 +211,18 @@ CASES: dict[str, tuple[Spoil, str]] = {
     ),
     "TensorRT reads no cache": (config({"calibration.tensorrt": "11.0.0"}), "TensorRT 11"),
     "TensorRT's version": (config({"calibration.tensorrt": "newest"}), "major.minor.patch"),
+    "memory for nothing": (
+        config({"calibration.max_memory": "1MiB"}),
+        r"'calibration\.max_memory' is too little: .*the least that works is \d+ MiB",
+    ),
+    "unknown executor": (
+        config({"executor": {"kind": "locl"}}),
+        r"job\.yaml:\d+: executor: unknown executor 'locl'; did you mean 'local'",
+    ),
+    "checkpoint is text": (
+        lambda f: record(f, "{}", "checkpoint.npz"),
+        r"cannot read the checkpoint .*checkpoint\.npz: .*; delete it to collect anew",
+    ),
     "run folder below a file": (config({"output": "model.onnx/run"}), r"cannot write .*onnx/run"),
     "run folder is a file": (config({"output": "eval.npz"}), r"cannot write .*eval\.npz"),
     "broken run.json": (lambda f: record(f, "{"), r"cannot read .*run\.json: .*; delete it"),

@@ -47,6 +47,25 @@ def test_paths_are_relative_to_the_file_and_defaults_are_filled_in(tmp_path: Pat
     assert config.benchmark.batches == (1, 32)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("2GiB", 2**31), ("1.5 GB", 1_500_000_000), ("512MiB", 2**29), ("1000", 1000)],
+)
+def test_memory_is_given_in_bytes_or_with_a_unit(
+    tmp_path: Path, written: str, expected: int
+) -> None:
+    config = load(tmp_path, GOOD.replace("samples: 512", f"max_memory: {written}"))
+    assert config.calibration.max_memory == expected
+
+
+def test_who_collects_is_this_process_unless_told(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert config.executor.kind == "local"
+    assert (config.calibration.max_memory, config.calibration.checkpoint) == (None, 16)
+    config = load(tmp_path, GOOD + "executor: {kind: local, threads: 2}\n")
+    assert dict(config.executor.parameters) == {"threads": 2}
+
+
 def test_yaml_json_and_toml_mean_the_same(tmp_path: Path) -> None:
     tree = yaml.safe_load(GOOD)
     toml = """
@@ -91,6 +110,20 @@ speedup = 1.5
         ),
         ("samples: 512", "samples: -1", r":4: calibration.samples: .*greater than 0.*got -1"),
         ("samples: 512", "samples: '512'", r":4: calibration.samples: .*integer"),
+        ("samples: 512", "max_memory: 0", r":4: calibration.max_memory: .*greater than 0"),
+        ("samples: 512", "max_memory: much", r":4: calibration.max_memory: .*got 'much'"),
+        ("samples: 512", "checkpoint: 0", r":4: calibration.checkpoint: .*greater than 0"),
+        ("targets:", "executor: {kind: locl}\ntargets:", r":13: executor: .*did you mean 'local'"),
+        (
+            "targets:",
+            "executor: {kind: local, thread: 2}\ntargets:",
+            r":13: executor: .*did you mean 'threads'",
+        ),
+        (
+            "targets:",
+            "executor: {kind: local, threads: 0}\ntargets:",
+            r":13: executor: threads: expected 1 or more, got 0",
+        ),
         ("[fp32, int8]", "[fp32, int4]", r":9: engines.precisions.1: .*int4"),
         ("backend: openvino", "backend: openvin", r":8: engines: .*did you mean 'openvino'"),
         ("[top1, cosine]", "[top1, cosin]", r":12: evaluation.metrics.1: .*did you mean 'cosine'"),

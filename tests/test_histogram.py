@@ -215,3 +215,10 @@ def test_equality_sees_every_field(h: Histogram) -> None:
 def test_a_histogram_is_no_dictionary_key() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(empty("t"))
+
+
+def test_the_batches_maxima_are_no_part_of_equality_and_are_dropped_by_merging() -> None:
+    h = from_array("t", np.ones(4))
+    kept = replace(h, batch_amax=np.ones(2))
+    assert kept == h
+    assert merge([kept, kept]).batch_amax is None

@@ -17,9 +17,10 @@ from tests.models import Net, write
 from tests.runs import FAST, SAMPLES, configured, left_behind, network, outputs, samples, workspace
 
 RESULTS = {
-    *("prepared.onnx", "histograms.npz", "collection.json", "calibration.cache"),
-    *("calibration.json", "int8.onnx", "fp16.onnx", "scores.npz", "evaluation.json"),
-    *("inspection.json", "benchmark.json", "report.json", "report.md", "report.html", "run.json"),
+    *("prepared.onnx", "histograms.npz", "batch_amax.npz", "collection.json"),
+    *("calibration.cache", "calibration.json", "int8.onnx", "fp16.onnx", "scores.npz"),
+    *("evaluation.json", "inspection.json", "benchmark.json", "report.json", "report.md"),
+    *("report.html", "run.json"),
 }
 
 

@@ -152,7 +152,7 @@ def test_a_stopped_run_says_how_to_go_on_and_tidies_up(tmp_path: Path, number: i
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert out == ""
-    assert err == "quantlab: stopped; the same command goes on from the last finished step\n"
+    assert err == "quantlab: stopped; the same command goes on from the last step or checkpoint\n"
     assert not left_behind(tmp_path)
     assert stamps(tmp_path / "run").keys() == {"prepare"}
 
@@ -205,7 +205,7 @@ SETTINGS: dict[str, tuple[dict[str, object], set[str]]] = {
     "method": ({"calibration.method": "minmax"}, DECIDED),
     "method's parameter": ({"calibration.levels": 100}, DECIDED),
     "calibration samples": ({"calibration.samples": 8}, {"collect", *DECIDED}),
-    "calibration batch": ({"calibration.batch": 5}, set()),
+    "calibration batch": ({"calibration.batch": 5}, {"collect", "decide"}),
     "header of the cache": ({"calibration.tensorrt": "8.6.1"}, {"decide", "build int8"}),
     "all tensors": ({"calibration.tensors": "all"}, {"collect", "decide", "build int8"}),
     "calibration dataset's parameter": (

@@ -22,39 +22,52 @@ BLOCK = 2048
 
 TABLES = 8
 
+Scratch = tuple[NDArray[np.uint32], NDArray[np.uint32]]
+"""(BINS, TABLES) tables, zero between calls, and (BLOCK,) bin numbers; one thread's."""
+
+Floats = tuple[NDArray[np.floating], NDArray[np.signedinteger]]
+"""(n,) float32 or float64, contiguous, and the same memory as integers of that size."""
+
+
+def scratch() -> Scratch:
+    """Return what ``count`` works in; kept between calls, which are short."""
+    return np.zeros((BINS, TABLES), np.uint32), np.empty(BLOCK, np.uint32)
+
 
 @njit(nogil=True, cache=True)
 def count(
-    values: NDArray[np.floating],
-    bits: NDArray[np.signedinteger],
+    floats: Floats,
     start: int,
     inverse: np.floating,
     counts: NDArray[np.int64],
     seen: NDArray[np.float64],
+    scratch: Scratch,
 ) -> int:  # pragma: no cover - compiled, so that coverage cannot see it run
-    """Count ``values[start:]`` block by block; stop at a block with a value outside the bins.
+    """Count ``floats[start:]`` block by block; stop at a block with a value outside the bins.
 
     Args:
-        values: (n,) float32 or float64, contiguous.
-        bits: ``values`` viewed as integers of the same size.
+        floats: at most 2**32 values.
         start: first element to count.
-        inverse: 1 / bin width, a power of two, in the dtype of ``values``.
+        inverse: 1 / bin width, a power of two, in the dtype of the values.
         counts: (BINS,) int64, added to.
         seen: (3,) float64: minimum, maximum and number of zeros, updated.
+        scratch: to work in.
 
-    Returns: where it stopped, ``len(values)`` or the start of the block that it left alone.
+    Returns: where it stopped, the number of values or the start of the block that it left alone.
     """
-    numbers = np.empty(BLOCK, np.uint32)  # unsigned: no index is tested for being negative
-    tables = np.zeros((BINS, TABLES), np.uint32)
-    minimum, maximum, zeros = seen[0], seen[1], 0
+    values, bits = floats
+    tables, numbers = scratch  # unsigned: no index is tested for being negative
+    minimum, maximum, zeros, top = seen[0], seen[1], 0, 0
     n = values.size
     position = start
     while position < n:
         block = values[position : position + BLOCK]
         size = block.size
         low, high = extremes(block, bits[position : position + BLOCK])
-        if not (abs(low) * inverse < BINS and abs(high) * inverse < BINS):  # True for NaN too
+        first, last = abs(low) * inverse, abs(high) * inverse
+        if not (first < BINS and last < BINS):  # True for NaN too
             break
+        top = max(top, int(first), int(last))
         for i in range(size):
             numbers[i] = np.uint32(abs(block[i]) * inverse)
             zeros += block[i] == 0
@@ -67,13 +80,47 @@ def count(
         minimum = min(minimum, np.float64(low))
         maximum = max(maximum, np.float64(high))
         position += size
-    for i in range(BINS):
-        for table in range(TABLES):
-            counts[i] += np.int64(tables[i, table])
+    if position > start:
+        for i in range(top + 1):
+            for table in range(TABLES):
+                counts[i] += np.int64(tables[i, table])
+                tables[i, table] = 0
     seen[0] = minimum
     seen[1] = maximum
     seen[2] += zeros
     return position
+
+
+@njit(nogil=True, cache=True)
+def count_all(
+    floats: Floats,
+    places: NDArray[np.int64],
+    first: int,
+    inverses: NDArray[np.float32],
+    totals: tuple[NDArray[np.int64], NDArray[np.float64]],
+    scratch: Scratch,
+) -> tuple[int, int]:  # pragma: no cover - as above
+    """Count tensors that lie in one buffer; stop at one with a value outside the bins.
+
+    Args:
+        floats: the buffer, float32.
+        places: (tensors, 2) int64, each tensor's first element and number of elements.
+        first: tensor to begin with.
+        inverses: (tensors,) float32, 1 / bin width.
+        totals: (tensors, BINS) counts and (tensors, 3) seen, as for ``count``.
+        scratch: to work in.
+
+    Returns: the tensor that it stopped at and its first element not counted; (tensors, 0) if none.
+    """
+    values, bits = floats
+    counts, seen = totals
+    for tensor in range(first, len(places)):
+        begin, size = places[tensor]
+        part = (values[begin : begin + size], bits[begin : begin + size])
+        stop = count(part, 0, inverses[tensor], counts[tensor], seen[tensor], scratch)
+        if stop < size:
+            return tensor, stop
+    return len(places), 0
 
 
 @njit(nogil=True, cache=True)

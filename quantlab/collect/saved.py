@@ -1,14 +1,23 @@
 """Histograms on disk: histograms.npz, about 32 KB a tensor before compression."""
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantlab.errors import CalibrationError
 from quantlab.files import staged
 from quantlab.histogram import BINS, Histogram
+
+DAMAGED = (
+    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged npz file raises in NumPy, zipfile and zlib."""
 
 NEVER = -1
 """Stands for "no sample" in the columns of first samples."""
@@ -16,19 +25,8 @@ NEVER = -1
 
 def save(path: Path, histograms: Mapping[str, Histogram]) -> None:
     """Write the histograms, whole or not at all; equal histograms give equal bytes."""
-    parts = list(histograms.values())
     with staged(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            tensor=np.array([p.tensor for p in parts], dtype=np.str_),
-            counts=np.array([p.counts for p in parts], np.int64).reshape(len(parts), BINS),
-            exponent=np.array([p.exponent for p in parts], np.int64),
-            limits=np.array([(p.minimum, p.maximum) for p in parts], np.float64).reshape(-1, 2),
-            special=np.array([(p.zeros, p.nans, p.infs) for p in parts], np.int64).reshape(-1, 3),
-            first=np.array(
-                [(_number(p.first_nan), _number(p.first_inf)) for p in parts], np.int64
-            ).reshape(-1, 2),
-        )
+        np.savez_compressed(temporary, **columns(tuple(histograms.values())))  # type: ignore[arg-type]  # NumPy's stub lets ** hold its own parameters too
 
 
 def load(path: Path) -> dict[str, Histogram]:
@@ -38,17 +36,51 @@ def load(path: Path) -> dict[str, Histogram]:
         CalibrationError: the file is missing, truncated, or of another kind.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            tensor, counts, exponent = file["tensor"], file["counts"], file["exponent"]
-            limits, special, first = file["limits"], file["special"], file["first"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return histograms_of(arrays(path))
+    except DAMAGED as error:
         raise CalibrationError(
             f"cannot read the histograms in {path}: {error}; run 'quantlab calibrate' again"
         ) from error
+
+
+def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file, whose checksums are right; raise one of DAMAGED if not."""
+    with path.open("rb") as raw:
+        with zipfile.ZipFile(raw) as archive:
+            damaged = archive.testzip()  # NumPy reads what a header says, which may be too little
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} has another checksum")
+        raw.seek(0)
+        with np.load(raw, allow_pickle=False) as file:
+            return dict(file)
+
+
+def columns(parts: Sequence[Histogram]) -> dict[str, NDArray[Any]]:
+    """Return the histograms as arrays, one row a tensor."""
+    firsts = [(_number(p.first_nan), _number(p.first_inf)) for p in parts]
+    return {
+        "tensor": np.array([p.tensor for p in parts], dtype=np.str_),
+        "counts": np.array([p.counts for p in parts], np.int64).reshape(len(parts), BINS),
+        "exponent": np.array([p.exponent for p in parts], np.int64),
+        "limits": np.array([(p.minimum, p.maximum) for p in parts], np.float64).reshape(-1, 2),
+        "special": np.array([(p.zeros, p.nans, p.infs) for p in parts], np.int64).reshape(-1, 3),
+        "first": np.array(firsts, np.int64).reshape(-1, 2),
+    }
+
+
+def histograms_of(made: Mapping[str, NDArray[Any]]) -> dict[str, Histogram]:
+    """Return the histograms of ``columns``.
+
+    Raises:
+        ValueError: the counts are not what ``columns`` makes.
+        LookupError: an array or a row is missing.
+    """
+    tensor, counts, exponent = made["tensor"], made["counts"], made["exponent"]
+    limits, special, first = made["limits"], made["special"], made["first"]
     if counts.shape != (len(tensor), BINS) or counts.dtype != np.int64:
-        raise CalibrationError(
-            f"{path}: expected int64 counts of shape ({len(tensor)}, {BINS}), "
-            f"got {counts.dtype} {counts.shape}; run 'quantlab calibrate' again"
+        raise ValueError(
+            f"expected int64 counts of shape ({len(tensor)}, {BINS}), "
+            f"got {counts.dtype} {counts.shape}"
         )
     return {
         str(name): Histogram(

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx-cu13",
     "pycuda",
+    "nvidia-cuda-nvrtc",
     "numba",
     "scipy",
     "pandas",
@@ -59,13 +61,19 @@ def host() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the installed versions among PACKAGES, without importing them."""
-    found = {}
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Look once: finding a package's version reads its files."""
+    found = []
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return found
+    return tuple(found)
 
 
 def cpu_model() -> str:

@@ -4,29 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx_ir as ir
 
 from quantlab import __version__, cache, manifest
 from quantlab.calibrators import CALIBRATORS
-from quantlab.collect import host as collector
+from quantlab.collect import batch_amax, gather
 from quantlab.collect import saved as histogram_file
 from quantlab.config import Calibration
-from quantlab.datasets.batching import batch_size, batches, take
-from quantlab.decide import decide, follow
+from quantlab.decide import algorithm, decide, follow, knobs
 from quantlab.engines.host import versions
-from quantlab.files import sha256, translated
+from quantlab.files import sha256
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest, files
 from quantlab.graph.placement import Placement, place
 from quantlab.graph.prepare import prepare
-from quantlab.graph.tap import tap
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold
 from quantlab.registry import make
-from quantlab.saved import dump, load
+from quantlab.saved import load
+from quantlab.steps.collect import collect, collect_from
 from quantlab.steps.job import Job, described
 
 CACHE_POLICY = "tensorrt"
@@ -45,7 +43,7 @@ def calibrate(job: Job) -> None:
     _header(job.config.calibration)  # a version that reads no cache is refused before the work
     _prepare(job)
     model = job.prepared()
-    _collect(job, model)
+    collect(job, model, _tensors(job, model))
     _decide(job, model)
 
 
@@ -59,7 +57,7 @@ def check_calibrated(job: Job) -> None:
     """
     job.require("prepare", _prepare_from(job), "calibrate")
     model = job.prepared()
-    job.require("collect", _collect_from(job, _tensors(job, model)), "calibrate")
+    job.require("collect", collect_from(job, _tensors(job, model)), "calibrate")
     job.require("decide", _decide_from(job, placements(job, model)), "calibrate")
 
 
@@ -75,8 +73,8 @@ def thresholds(
     """Decide every collected tensor's threshold with the config's method."""
     config = job.config.calibration
     if config.nonfinite == "fail":
-        how = load(job.file("collection.json"), collector.Collected)
-        collector.check_finite(histograms.values(), how.batch)
+        how = load(job.file("collection.json"), gather.Collected)
+        gather.check_finite(tuple(histograms.values()), how.batch)
     calibrator = make("method", CALIBRATORS, config.method, config.parameters)
     return decide(histograms, calibrator, method=config.method, ties=_ties(placed))
 
@@ -112,62 +110,11 @@ def _tensors(job: Job, model: ir.Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _collect_from(job: Job, tensors: Sequence[str]) -> Mapping[str, Any]:
-    config = job.config.calibration
-    return {
-        "prepared model": digest(job.file("prepared.onnx")),
-        "calibration dataset": described(config.dataset),
-        "calibration samples": config.samples,
-        "tensors": tensors,
-    }
-
-
-def _collect(job: Job, model: ir.Model) -> None:
-    config = job.config.calibration
-    tensors = _tensors(job, model)
-    made_from = _collect_from(job, tensors)
-    if job.folder.stale("collect", made_from) is None:
-        known = load(job.file("collection.json"), collector.Collected)
-        job.recheck_samples("collect", known.data_hash, config, graph.inputs(model))
-
-    def work() -> Sequence[Path]:
-        collection = _run(job, model, tensors)
-        histogram_file.save(job.file("histograms.npz"), collection.histograms)
-        dump(job.file("collection.json"), collection.how, collector.Collected)
-        return [job.file("histograms.npz"), job.file("collection.json")]
-
-    job.folder.step("collect", made_from, work)
-
-
-def _run(job: Job, model: ir.Model, tensors: Sequence[str]) -> collector.Collection:
-    config = job.config.calibration
-    inputs = graph.inputs(model)
-    size = batch_size(inputs, config.batch)
-    if size != config.batch:
-        job.progress.note(f"the model's batch axis is fixed: calibrating in batches of {size}")
-    with (
-        translated(job.folder.path),
-        TemporaryDirectory(prefix=".tapped.", suffix=".partial", dir=job.folder.path) as temporary,
-        job.samples(config.dataset, inputs) as samples,
-    ):
-        tapped = Path(temporary) / "tapped.onnx"
-        graph.save(tap(model, tensors), tapped)
-        count = take(samples, config.samples)
-        title = f"calibrating {len(tensors)} tensors, {-(-count // size)} batches"
-        with job.progress.track(title, total=count, unit="samples") as advance:
-            collection = collector.collect(
-                tapped,
-                batches(samples, inputs, size=size, limit=config.samples),
-                tensors,
-                advance=advance,
-            )
-        return replace(collection, how=replace(collection.how, skipped=tuple(samples.skipped)))
-
-
 def _decide_from(job: Job, placed: Mapping[str, Placement]) -> Mapping[str, Any]:
     config = job.config.calibration
     return {
         "histograms": sha256(job.file("histograms.npz")),
+        "batches' maxima": sha256(job.file("batch_amax.npz")),
         "collection": sha256(job.file("collection.json")),  # the manifest tells of it
         "tied tensors": [_ties(placed), dict(placed[CACHE_POLICY].derived)],
         "method": config.method,
@@ -182,11 +129,18 @@ def _decide(job: Job, model: ir.Model) -> None:
     target = job.file("calibration.cache")
 
     def work() -> Sequence[Path]:
-        histograms = histogram_file.load(job.file("histograms.npz"))
+        histograms = batch_amax.attach(
+            histogram_file.load(job.file("histograms.npz")), job.file("batch_amax.npz")
+        )
         found = thresholds(job, placed, histograms)
         found = follow(found, placed[CACHE_POLICY].derived)
         cache.write(target, cache.from_thresholds(found, _header(job.config.calibration)))
-        record = replace(_manifest(job, placed), tensors=tuple(found), cache_sha256=sha256(target))
+        record = replace(
+            _manifest(job, placed),
+            tensors=tuple(found),
+            collected=tuple(histograms),
+            cache_sha256=sha256(target),
+        )
         record.save(manifest.beside(target))
         return [target, manifest.beside(target)]
 
@@ -213,7 +167,7 @@ def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
 def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
     """Return what a calibration by the config as it stands would record."""
     config = job.config.calibration
-    how = load(job.file("collection.json"), collector.Collected)
+    how = load(job.file("collection.json"), gather.Collected)
     graph_hash, weights_hash = manifest.model_digests(job.file("prepared.onnx"))
     dataset = job.dataset(config.dataset)
     return manifest.Manifest(
@@ -230,14 +184,14 @@ def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
             if not isinstance(getattr(dataset, key, None), Path)
         },
         method=config.method,
-        knobs={**config.parameters, "nonfinite": config.nonfinite},
+        knobs=knobs(config.method, config.parameters, nonfinite=config.nonfinite, batch=how.batch),
         tied=dict(placed[CACHE_POLICY].derived),
     )
 
 
 def _header(config: Calibration) -> cache.Header:
-    algorithm = "MinMaxCalibration" if config.method == "minmax" else "EntropyCalibration2"
-    return cache.header_for(config.tensorrt or _installed() or NEWEST_READER, algorithm)
+    reader = config.tensorrt or _installed() or NEWEST_READER
+    return cache.header_for(reader, algorithm(config.method))
 
 
 def _installed() -> str | None:

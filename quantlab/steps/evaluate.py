@@ -91,7 +91,7 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
         with running(job) as runners, job.samples(config.dataset, inputs) as samples:
             count = take(samples, config.samples)
             size = batch_size(inputs, config.batch)
-            found = batches(samples, inputs, size=size, limit=config.samples)
+            found = batches(samples.part(0, count), inputs, size=size, count=count)
             title = f"evaluating {', '.join(runners)}"
             with job.progress.track(title, total=count, unit="samples") as advance:
                 scores = accuracy.evaluate(

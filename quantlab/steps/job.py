@@ -99,10 +99,10 @@ class Job:
         """Make ``step`` run again if the section's samples have another hash than ``recorded``."""
         found = Fingerprint()
         with self.samples(section.dataset, inputs) as samples:
-            limit = take(samples, section.samples)
+            count = take(samples, section.samples)
             size = batch_size(inputs, section.batch)
-            for part in batches(samples, inputs, size=size, limit=limit):
-                found.add(part)
+            for batch in batches(samples.part(0, count), inputs, size=size, count=count):
+                found.add(batch)
         if found.hexdigest() != recorded:
             self.progress.note(f"the samples of step {step!r} changed: doing it again")
             self.folder.forget(step)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from quantlab import __version__, accuracy, assemble, reports, targets
 from quantlab.accuracy import Scores
 from quantlab.collect import saved as histogram_file
-from quantlab.collect.host import Collected
+from quantlab.collect.gather import Collected
 from quantlab.config import Config
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest

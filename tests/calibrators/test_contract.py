@@ -11,12 +11,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.calibrators import CALIBRATORS, Calibrator
+from quantlab.calibrators import CALIBRATORS, PER_BATCH, Calibrator
 from quantlab.errors import CalibrationError, ConfigError
 from quantlab.histogram import BINS, Histogram, empty, from_array, merge
 from quantlab.qparams import FLOAT32_MAX, SMALLEST_SCALE, scale_of
 from quantlab.registry import make
-from tests.strategies import Floats, activations, histograms, scaled
+from tests import strategies
+from tests.strategies import Floats, activations
+
+
+def batched(h: Histogram, smaller: tuple[float, ...] = ()) -> Histogram:
+    """Return ``h`` as if cut into batches: one without a finite element, one with the largest
+    magnitude, and some whose largest is a share of it."""
+    maxima = [-math.inf, h.amax, *(share * h.amax for share in smaller)]
+    return replace(h, batch_amax=np.array(maxima))
+
+
+def histograms() -> st.SearchStrategy[Histogram]:
+    shares = st.lists(st.sampled_from([0.0, 0.25, 0.7, 1.0]), max_size=5).map(tuple)
+    return st.builds(batched, strategies.histograms(), shares)
+
+
+def scaled(h: Histogram, power: int) -> Histogram:
+    assert h.batch_amax is not None
+    return replace(strategies.scaled(h, power), batch_amax=np.ldexp(h.batch_amax, power))
+
+
+def counted(x: Floats) -> Histogram:
+    return batched(from_array("t", x))
 
 
 @pytest.fixture(params=CALIBRATORS, scope="session")
@@ -25,7 +47,7 @@ def calibrator(request: pytest.FixtureRequest) -> Calibrator:
 
 
 def of(*values: float) -> Histogram:
-    return from_array("relu1", np.array(values))
+    return batched(from_array("relu1", np.array(values)))
 
 
 @given(h=histograms())
@@ -54,13 +76,14 @@ def test_scaling_the_tensor_scales_the_threshold(
 
 @given(x=activations(300))
 def test_the_sign_of_the_elements_does_not_matter(calibrator: Calibrator, x: Floats) -> None:
-    assert calibrator.threshold(from_array("t", x)) == calibrator.threshold(from_array("t", -x))
+    assert calibrator.threshold(counted(x)) == calibrator.threshold(counted(-x))
 
 
 @given(h=histograms())
 def test_nan_and_infinities_change_nothing(calibrator: Calibrator, h: Histogram) -> None:
     bad = replace(of(math.nan, math.inf, -math.inf, math.nan), tensor=h.tensor)
-    assert calibrator.threshold(merge([h, bad])) == calibrator.threshold(h)
+    more = replace(merge([h, bad]), batch_amax=h.batch_amax)  # the bad batch's maximum is -inf
+    assert calibrator.threshold(more) == calibrator.threshold(h)
 
 
 @pytest.mark.parametrize("h", [empty("relu1"), of(), of(math.nan, math.inf)])
@@ -110,8 +133,23 @@ def test_subnormal_thresholds_have_the_smallest_scale(calibrator: Calibrator) ->
 
 
 def test_every_bin_filled_alike_clips_next_to_nothing(calibrator: Calibrator) -> None:
-    h = from_array("t", np.arange(BINS) / BINS)
+    h = counted((np.arange(BINS) / BINS).astype(np.float32))
     assert calibrator.threshold(h) > 0.98 * h.amax
+
+
+@given(h=histograms(), shares=st.lists(st.floats(0, 1), max_size=4).map(tuple))
+def test_batches_matter_only_to_the_methods_that_say_so(
+    h: Histogram, shares: tuple[float, ...]
+) -> None:
+    without = replace(h, batch_amax=None)
+    for name in CALIBRATORS:
+        method = make("calibrator", CALIBRATORS, name, {})
+        if name in PER_BATCH:
+            with pytest.raises(CalibrationError, match=r"'t'.*'quantlab calibrate' again"):
+                method.threshold(without)
+        else:
+            expected = method.threshold(without)
+            assert method.threshold(batched(h, shares)) == expected == method.threshold(h)
 
 
 def test_parameters_are_frozen(calibrator: Calibrator) -> None:
@@ -138,6 +176,8 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         ("entropy", "levels", 2049),
         ("entropy", "zero_bin", "drop"),
         ("mse", "levels", 0),
+        ("minmax_mean", "averaging_constant", 0.0),
+        ("minmax_mean", "averaging_constant", 1.5),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_by_name(name: str, key: str, value: object) -> None:

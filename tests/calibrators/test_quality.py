@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantlab.calibrators.quality import clipped_fraction, relative_error, sqnr_db
+from quantlab.calibrators.quality import clipped_fraction, relative_error, sqnr_db, sqnrs_db
 from quantlab.histogram import Histogram, empty, from_array
 from quantlab.qparams import fake_quantize, symmetric
 from tests.strategies import Floats, activations, histograms, scaled
@@ -81,6 +81,27 @@ def test_sqnr_is_what_quantizing_gives(name: str, share: float) -> None:
     assert sqnr_db(h, share * h.amax) == pytest.approx(measured_db(x, share * h.amax), abs=0.1)
 
 
+@given(
+    st.sampled_from(sorted(MADE)),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.03, 1.0),
+    st.floats(1e-6, 1e6),
+)
+def test_the_prediction_is_within_a_twentieth_of_a_decibel_of_quantizing(
+    name: str, seed: int, share: float, scale: float
+) -> None:
+    """The figure that docs/methods.md states for any threshold, seed and unit."""
+    x = (scale * MADE[name](np.random.default_rng(seed))[:20_000]).astype(np.float32)
+    h = from_array("t", x)
+    assert sqnr_db(h, share * h.amax) == pytest.approx(measured_db(x, share * h.amax), abs=0.05)
+
+
+@given(histograms(), st.lists(SHARES, max_size=4))
+def test_several_thresholds_are_predicted_as_each_alone(h: Histogram, shares: list[float]) -> None:
+    thresholds = [share * h.amax for share in shares]
+    assert sqnrs_db(h, thresholds) == [sqnr_db(h, threshold) for threshold in thresholds]
+
+
 def test_sqnr_of_a_signed_tensor_leaves_out_the_last_negative_step() -> None:
     x = np.random.default_rng(3).normal(size=50_000).astype(np.float32)
     h = from_array("t", x)
@@ -105,6 +126,7 @@ def test_sqnr_of_a_constant_is_bounded_by_the_bins() -> None:
 @pytest.mark.parametrize("h", [empty("t"), from_array("t", np.zeros(5))])
 def test_nothing_but_zeros_has_no_ratio_and_no_clipping(h: Histogram) -> None:
     assert sqnr_db(h, 0.0) is None
+    assert sqnrs_db(h, [0.0, 1.0]) == [None, None]
     assert clipped_fraction(h, 0.0) == 0.0
 
 

@@ -3,7 +3,7 @@
 import gzip
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,6 +43,7 @@ class InMemory:
     items: tuple[Sample, ...]
     skipped: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
+    shardable: bool = True
 
     def __len__(self) -> int:
         return len(self.items)
@@ -50,16 +51,29 @@ class InMemory:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.items)
 
+    def part(self, start: int, stop: int) -> Iterator[Sample]:
+        return iter(self.items[start:stop])
 
-def in_memory(arrays: Sequence[Mapping[str, Array]], skipped: tuple[str, ...] = ()) -> InMemory:
-    return InMemory(
-        tuple(Sample(i, each, np.array(i), f"s[{i}]") for i, each in enumerate(arrays)), skipped
-    )
+
+def in_memory(arrays: Sequence[Mapping[str, Array]]) -> InMemory:
+    return InMemory(tuple(Sample(i, each, np.array(i), f"s[{i}]") for i, each in enumerate(arrays)))
 
 
 def read(dataset: Opens, *inputs: TensorSpec) -> list[Sample]:
     with dataset.open(inputs) as samples:
         return list(samples)
+
+
+def assert_same(found: Iterable[Sample], expected: Iterable[Sample]) -> None:
+    """Check that samples are equal in everything, dtypes included."""
+    for one, other in zip(found, expected, strict=True):
+        assert (one.index, one.origin) == (other.index, other.origin)
+        assert one.arrays.keys() == other.arrays.keys()
+        for name, array in other.arrays.items():
+            np.testing.assert_array_equal(one.arrays[name], array, strict=True)
+        assert (one.label is None) == (other.label is None)
+        if one.label is not None and other.label is not None:
+            np.testing.assert_array_equal(one.label, other.label, strict=True)
 
 
 def random(shape: Sequence[int], dtype: str = "float32", seed: int = 0) -> NDArray[Any]:

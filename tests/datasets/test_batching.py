@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.datasets.base import Array, Batch, Sample
-from quantlab.datasets.batching import PENDING, batch_size, batches, take
+from quantlab.datasets.batching import PENDING, batch_size, batches, check_remainder, take
 from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.errors import DataError
 from quantlab.records import TensorSpec
@@ -31,8 +31,8 @@ def text(lengths: list[int]) -> InMemory:
     )
 
 
-def rows(count: int, *, skipped: tuple[str, ...] = ()) -> InMemory:
-    return in_memory([{"x": np.full(2, at, np.float32)} for at in range(count)], skipped)
+def rows(count: int) -> InMemory:
+    return in_memory([{"x": np.full(2, at, np.float32)} for at in range(count)])
 
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=60)
@@ -40,13 +40,16 @@ sizes = st.integers(1, 9)
 
 
 @given(lengths, sizes, st.data())
-def test_each_of_the_first_samples_comes_out_once(
+def test_each_sample_of_a_part_comes_out_once(
     lengths: list[int], size: int, data: st.DataObject
 ) -> None:
-    limit = data.draw(st.none() | st.integers(1, len(lengths)))
-    found = list(batches(text(lengths), TEXT, size=size, limit=limit))
+    start = data.draw(st.integers(0, len(lengths) - 1))
+    stop = data.draw(st.integers(start + 1, len(lengths)))
+    count = data.draw(st.sampled_from([None, stop - start]))
+    part = text(lengths).part(start, stop)
+    found = list(batches(part, TEXT, size=size, count=count))
     indices = [int(index) for batch in found for index in batch.indices]
-    assert Counter(indices) == Counter(range(len(lengths) if limit is None else limit))
+    assert Counter(indices) == Counter(range(start, stop))
 
 
 @given(lengths, sizes)
@@ -138,17 +141,25 @@ def test_samples_with_and_without_label_do_not_mix() -> None:
 
 def test_a_fixed_batch_axis_decides_the_size() -> None:
     assert [batch.size for batch in batches(rows(8), FIXED, size=32)] == [4, 4]
-    assert [batch.size for batch in batches(rows(8), FIXED, size=1, limit=4)] == [4]
+    assert [batch.size for batch in batches(rows(8), FIXED, size=1, count=8)] == [4, 4]
 
 
 def test_what_does_not_fill_a_fixed_batch_is_refused_before_work_where_it_can_be_known() -> None:
     message = r"fixed at 4: of 10 samples 8 fit and 2 are left over; ask for a multiple of 4"
     with pytest.raises(DataError, match=message):
-        next(batches(rows(12), FIXED, size=4, limit=10))
-    late = batches(rows(10), FIXED, size=4)
+        next(batches(rows(12).part(0, 10), FIXED, size=4, count=10))
+    late = batches(rows(10), FIXED, size=4, count=12)
     assert [next(late).size, next(late).size] == [4, 4]
-    with pytest.raises(DataError, match="of 2 samples 0 fit"):
+    with pytest.raises(DataError, match=r"of 2 samples 0 fit and 2 are left over \(2 were skipped"):
         next(late)
+
+
+def test_a_remainder_can_be_found_without_a_pass() -> None:
+    sample = rows(1).items[0]
+    check_remainder(sample, FIXED, 12)
+    check_remainder(sample, (TensorSpec("x", "float32", ("N", 2)),), 13)
+    with pytest.raises(DataError, match="of 13 samples 12 fit and 1 are left over; ask for"):
+        check_remainder(sample, FIXED, 13)
 
 
 def test_inputs_without_batch_axis_make_batches_of_one() -> None:
@@ -205,13 +216,10 @@ def test_take_answers_how_many_or_says_how_many_there_are() -> None:
         take(rows(0), None)
 
 
-def test_fewer_samples_than_the_limit_are_an_error_unless_some_were_skipped() -> None:
-    inputs = (TensorSpec("x", "float32", ("N", 2)),)
-    with pytest.raises(DataError, match="asked for 6 samples, the dataset holds 5"):
-        list(batches(rows(5), inputs, size=2, limit=6))
-    assert len(list(batches(rows(5, skipped=("bad.png",)), inputs, size=2, limit=6))) == 3
+def test_no_samples_are_an_error_unless_that_is_expected() -> None:
     with pytest.raises(DataError, match="holds no samples"):
-        next(batches(rows(0), inputs, size=2))
+        next(batches(rows(0), FIXED, size=2))
+    assert list(batches(rows(8).part(8, 8), FIXED, size=2, count=4, empty_ok=True)) == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -225,8 +233,9 @@ def test_a_value_that_is_not_finite_is_found(value: float) -> None:
     )
     found = batches(samples, (IMAGE,), size=2)
     next(found)
-    with pytest.raises(DataError, match=message):
-        next(found)
+    for rest in (found, batches(samples.part(2, 5), (IMAGE,), size=2)):
+        with pytest.raises(DataError, match=message):
+            next(rest)
 
 
 def test_batches_own_their_memory() -> None:

@@ -1,9 +1,11 @@
 """What every dataset in DATASETS promises, whatever it reads."""
 
+import gzip
 import json
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from quantlab.datasets import DATASETS
@@ -20,7 +24,15 @@ from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.errors import ConfigError, DataError
 from quantlab.records import TensorSpec
 from quantlab.registry import make, schema
-from tests.datasets.files import IMAGE, idx, random, savez
+from tests.datasets.files import (
+    IMAGE,
+    Save,
+    assert_same,
+    idx,
+    random,
+    savez,
+    savez_compressed,
+)
 
 COUNT = 7
 NAMES = ("boot", "coat", "dress")
@@ -34,19 +46,27 @@ class Case:
     inputs: tuple[TensorSpec, ...]
     expected: Mapping[str, Array]
     labels: Array
+    shardable: bool = True
 
 
-def npz_case(folder: Path) -> Case:
+def npz_case(folder: Path, *, save: Save = savez) -> Case:
     tokens = TensorSpec("tokens", "int64", ("N", 5))
     arrays = {"image": random((COUNT, 1, 4, 3)), "tokens": random((COUNT, 5), "int64")}
-    savez(folder / "data.npz", labels=LABELS, **arrays)
+    save(folder / "data.npz", labels=LABELS, **arrays)
     return Case({"path": "data.npz"}, (IMAGE, tokens), arrays, LABELS)
 
 
-def fashion_mnist_case(folder: Path) -> Case:
+def numbered_npz_case(folder: Path) -> Case:
+    image = random((COUNT, 1, 4, 3))
+    parts = {f"image.{at:05}": image[at : at + 1] for at in range(COUNT)}
+    savez(folder / "data.npz", labels=LABELS, **parts)
+    return Case({"path": "data.npz"}, (IMAGE,), {"image": image}, LABELS)
+
+
+def fashion_mnist_case(folder: Path, *, pack: Callable[[bytes], bytes] = bytes) -> Case:
     pixels = random((COUNT, 4, 3), "uint8")
-    (folder / "images").write_bytes(idx(pixels))
-    (folder / "labels").write_bytes(idx(LABELS.astype(np.uint8)))
+    (folder / "images").write_bytes(pack(idx(pixels)))
+    (folder / "labels").write_bytes(pack(idx(LABELS.astype(np.uint8))))
     expected = {"image": pixels[:, None].astype(np.float32) * np.float32(1 / 255)}
     return Case({"images": "images", "labels": "labels"}, (IMAGE,), expected, LABELS)
 
@@ -62,39 +82,54 @@ def image_folder_case(folder: Path) -> Case:
     return Case({"path": "data", "colour": "gray"}, (IMAGE,), expected, order)
 
 
-def python_case(folder: Path) -> Case:
+def python_case(folder: Path, *, ranged: bool = False) -> Case:
     image = random((COUNT, 1, 4, 3))
     np.save(folder / "image.npy", image)
     (folder / "loader.py").write_text(
         "import numpy as np\n"
-        "def batches(path, labels):\n"
-        "    image = np.load(path)\n"
+        f"def batches(path, labels{', start=0, stop=None' if ranged else ''}):\n"
+        f"    part = {'slice(start, stop)' if ranged else 'slice(None)'}\n"
+        "    image, labels = np.load(path)[part], labels[part]\n"
         "    for at in range(0, len(image), 3):\n"
         "        yield {'image': image[at:at + 3], 'labels': np.array(labels[at:at + 3])}\n"
     )
     arguments = {"path": str(folder / "image.npy"), "labels": LABELS.tolist()}
     parameters = {"function": "loader.py:batches", "arguments": arguments}
-    return Case(parameters, (IMAGE,), {"image": image}, LABELS)
+    return Case(parameters, (IMAGE,), {"image": image}, LABELS, shardable=ranged)
 
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2], np.int64)
-CASES: dict[str, Callable[[Path], Case]] = {
-    "npz": npz_case,
-    "fashion_mnist": fashion_mnist_case,
-    "image_folder": image_folder_case,
-    "python": python_case,
+Make = Callable[[Path], Case]
+CASES: dict[str, dict[str, Make]] = {
+    "npz": {
+        "mapped": npz_case,
+        "compressed": partial(npz_case, save=savez_compressed),
+        "numbered": numbered_npz_case,
+    },
+    "fashion_mnist": {
+        "mapped": fashion_mnist_case,
+        "gzipped": partial(fashion_mnist_case, pack=gzip.compress),
+    },
+    "image_folder": {"classes": image_folder_case},
+    "python": {"run through": python_case, "asked": partial(python_case, ranged=True)},
 }
 
 
-@pytest.fixture(params=DATASETS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=[(kind, way) for kind in DATASETS for way in CASES[kind]], ids=", ".join)
+def way(request: pytest.FixtureRequest) -> tuple[str, str]:
+    kind, way = request.param
+    return kind, way
 
 
 @pytest.fixture
-def case(kind: str, tmp_path: Path) -> Case:
+def kind(way: tuple[str, str]) -> str:
+    return way[0]
+
+
+@pytest.fixture
+def case(way: tuple[str, str], tmp_path: Path) -> Case:
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    made = CASES[kind](tmp_path)
+    made = CASES[way[0]][way[1]](tmp_path)
     return replace(made, parameters={**made.parameters, "class_names": "names.txt"})
 
 
@@ -117,6 +152,40 @@ def test_every_sample_comes_once_in_order_and_the_same_again(dataset: Dataset, c
                 np.testing.assert_array_equal(found, expected, strict=True)
             labels = np.stack([np.asarray(sample.label) for sample in seen])
             np.testing.assert_array_equal(labels, case.labels, strict=True)
+
+
+@given(st.lists(st.integers(0, COUNT), min_size=3, max_size=3).map(sorted))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_parts_put_together_are_the_whole(dataset: Dataset, case: Case, cuts: list[int]) -> None:
+    start, cut, stop = cuts
+    with dataset.open(case.inputs) as samples:
+        assert samples.shardable == case.shardable
+        later = list(samples.part(cut, stop))  # read first: no part needs another
+        found = [*samples.part(start, cut), *later]
+        assert [sample.index for sample in found] == list(range(start, stop))
+        assert_same(found, samples.part(start, stop))
+        assert_same(found, list(samples)[start:stop])
+
+
+@pytest.mark.parametrize(("start", "stop"), [(3, 3), (5, 2), (COUNT, COUNT + 9), (-4, -2)])
+def test_a_part_without_places_is_empty(
+    dataset: Dataset, case: Case, start: int, stop: int
+) -> None:
+    with dataset.open(case.inputs) as samples:
+        assert list(samples.part(start, stop)) == []
+
+
+def test_a_part_holds_no_place_that_is_not_there(dataset: Dataset, case: Case) -> None:
+    with dataset.open(case.inputs) as samples:
+        assert_same(samples.part(-3, COUNT + 3), samples)
+
+
+def test_a_part_can_be_left_in_the_middle(dataset: Dataset, case: Case) -> None:
+    with dataset.open(case.inputs) as samples:
+        left = samples.part(1, COUNT)
+        assert next(left).index == 1
+        assert [sample.index for sample in samples.part(2, 4)] == [2, 3]
+        assert next(left).index == 2
 
 
 def test_two_passes_at_once_do_not_disturb_each_other(dataset: Dataset, case: Case) -> None:

@@ -1,6 +1,8 @@
 """FashionMnist reads IDX files, plain and gzipped, in the layout that the model takes."""
 
 import gzip
+import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from quantlab.records import TensorSpec
 from tests.datasets.files import IMAGE, idx, random, read, write_idx
 
 PIXELS = random((6, 4, 3), "uint8")
+FLAT = TensorSpec("x", "uint8", ("N", 256))
 LABELS = np.array([9, 0, 1, 2, 3, 255], np.uint8)
 
 
@@ -86,6 +89,39 @@ def test_the_shipped_samples() -> None:
         assert len(samples.class_names) == 10
     assert first.arrays["image"].shape == (1, 28, 28)
     assert 0 <= first.arrays["image"].min() < first.arrays["image"].max() <= 1
+
+
+def test_a_sparse_file_larger_than_memory_is_read_from_anywhere(tmp_path: Path) -> None:
+    count = 1 << 28
+    with (tmp_path / "images").open("wb") as file:
+        file.write(bytes([0, 0, 8, 3]) + struct.pack(">3I", count, 16, 16))
+        file.truncate(16 + count * 256 - 1)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\7")
+    with FashionMnist(tmp_path / "images", scale=1).open([FLAT]) as samples:
+        (last,) = samples.part(count - 1, count)
+    assert last.origin == f"images[{count - 1}]"
+    assert last.arrays["x"].tolist() == [0] * 255 + [7]
+
+
+def test_a_part_of_a_gzipped_file_checks_what_lies_before_it_and_the_end(tmp_path: Path) -> None:
+    (tmp_path / "images").write_bytes(gzip.compress(BYTES + b"more"))
+    with FashionMnist(tmp_path / "images").open([IMAGE]) as samples:
+        assert len(list(samples.part(2, 5))) == 3
+        with pytest.raises(DataError, match="data go on after the 6 samples"):
+            list(samples.part(5, 6))
+    (tmp_path / "images").write_bytes(gzip.compress(BYTES[:-13]))
+    with FashionMnist(tmp_path / "images").open([IMAGE]) as samples:
+        assert len(list(samples.part(0, 4))) == 4
+        with pytest.raises(DataError, match="the data end in sample 4"):
+            list(samples.part(5, 6))
+
+
+def test_labels_are_checked_to_their_end(images: Path) -> None:
+    labels = images.parent / "labels"
+    labels.write_bytes(gzip.compress(idx(LABELS) + b"more"))
+    with pytest.raises(DataError, match="labels: data go on after the 6 samples"):
+        read(FashionMnist(images, labels), IMAGE)
 
 
 BYTES = idx(PIXELS)

@@ -15,7 +15,7 @@ from quantlab.datasets.base import Array
 from quantlab.datasets.batching import batches, take
 from quantlab.datasets.image_folder import LOOK_AHEAD, Entry, ImageFolder, ahead
 from quantlab.errors import DataError
-from tests.datasets.files import PIXELS, one_image, read, save_image
+from tests.datasets.files import PIXELS, assert_same, one_image, read, save_image
 
 
 @pytest.fixture
@@ -41,9 +41,36 @@ def test_skipped_images_are_counted_and_listed_once(mixed: Path) -> None:
             assert len(samples.skipped) == 2
             assert samples.skipped[0].startswith("b.png: not a BMP")
             assert samples.skipped[1].startswith("g.png: cannot be decoded")
-            assert len(samples) == 3
-        (batch,) = batches(samples, [PIXELS], size=8, limit=5)
-        assert list(batch.indices) == [0, 1, 2]
+            assert len(samples) == 5
+        (batch,) = batches(samples.part(0, 5), [PIXELS], size=8, count=5)
+        assert list(batch.indices) == [0, 2, 3]
+
+
+@given(st.lists(st.integers(0, 5), min_size=3, max_size=3).map(sorted))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_skipped_images_leave_gaps_in_every_part(mixed: Path, cuts: list[int]) -> None:
+    start, cut, stop = cuts
+    with ImageFolder(mixed, on_error="skip").open([PIXELS]) as samples:
+        later = list(samples.part(cut, stop))  # parts may be read in any order
+        found = [*samples.part(start, cut), *later]
+        assert [sample.index for sample in found] == [i for i in (0, 2, 3) if start <= i < stop]
+        assert_same(found, samples.part(start, stop))
+        names = [reason.split(":")[0] for reason in samples.skipped]
+        assert names == [name for at, name in ((1, "b.png"), (4, "g.png")) if start <= at < stop]
+
+
+def test_a_part_in_which_every_image_was_skipped(mixed: Path) -> None:
+    with ImageFolder(mixed, on_error="skip").open([PIXELS]) as samples:
+        part = samples.part(4, 5)
+        assert list(batches(part, [PIXELS], size=2, count=1, empty_ok=True)) == []
+        assert len(samples.skipped) == 1
+        with pytest.raises(DataError, match="holds no samples"):
+            list(batches(samples.part(4, 5), [PIXELS], size=2, count=1))
+
+
+def test_a_part_does_not_read_the_images_before_and_behind_it(mixed: Path) -> None:
+    with ImageFolder(mixed).open([PIXELS]) as samples:
+        assert [sample.origin for sample in samples.part(2, 4)] == ["c.png", "e.png"]
 
 
 def test_a_folder_of_nothing_readable_is_an_error(mixed: Path) -> None:

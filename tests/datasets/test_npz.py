@@ -5,6 +5,7 @@ import os
 import struct
 import zipfile
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_a_sparse_file_larger_than_memory_opens(tmp_path: Path) -> None:
     with Npz(path).open([X]) as samples:
         assert len(samples) == 1 << 35
         assert next(iter(samples)).arrays["x"].tolist() == [0, 0]
+        (last,) = samples.part((1 << 35) - 1, 1 << 35)
+        assert last.origin == f"d.npz[{(1 << 35) - 1}]"
 
 
 def test_fortran_order(tmp_path: Path) -> None:
@@ -180,8 +183,10 @@ def test_compressed_rows_come_through_blocks_of_any_size(
     monkeypatch.setattr("quantlab.datasets.columns.BLOCK", 20)
     stored = random((7, 2))
     savez_compressed(tmp_path / "d.npz", x=stored)
-    found = [sample.arrays["x"] for sample in read(Npz(tmp_path / "d.npz"), X)]
-    np.testing.assert_array_equal(np.stack(found), stored)
+    with Npz(tmp_path / "d.npz").open([X]) as samples:
+        for start, stop in combinations(range(8), 2):
+            found = [sample.arrays["x"] for sample in samples.part(start, stop)]
+            np.testing.assert_array_equal(np.stack(found), stored[start:stop])
 
 
 @pytest.mark.parametrize(

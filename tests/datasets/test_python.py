@@ -1,5 +1,6 @@
 """PythonDataset calls the user's function and checks what it yields."""
 
+import json
 import sys
 from pathlib import Path
 from textwrap import dedent, indent
@@ -16,6 +17,20 @@ from tests.datasets.files import stacked
 
 X = TensorSpec("x", "float32", ("N", 2))
 STATE = TensorSpec("state", "int64", ("N",))
+
+LOADER = r"""
+import json
+from pathlib import Path
+import numpy as np
+
+def load(SIGNATURE):
+    given = dict(locals())
+    with Path(__file__).with_name("calls").open("a") as calls:
+        calls.write(json.dumps(given) + "\n")
+    start, stop = given.get("start", 0), given.get("stop")
+    for at in range(start, 6 if stop is None else stop):
+        yield np.full((1, 2), at, np.float32), [at]
+"""
 
 BATCH = "np.arange(6, dtype=np.float32).reshape(3, 2)"
 
@@ -64,7 +79,7 @@ def test_batches_of_one_input(body: str, tmp_path: Path) -> None:
 def test_batches_with_labels(body: str, tmp_path: Path) -> None:
     samples = read(dataset(tmp_path, body))
     assert [np.asarray(sample.label).tolist() for sample in samples] == [2, 0, 1]
-    assert samples[1].origin == "loader.py:load batch 0[1]"
+    assert samples[1].origin == "loader.py:load[1]"
 
 
 def test_several_inputs_and_an_input_named_labels(tmp_path: Path) -> None:
@@ -102,6 +117,100 @@ def test_arguments_are_keywords(tmp_path: Path) -> None:
     )
     source = PythonDataset("loader.py:load", {"count": 2, "value": 7}, folder=tmp_path)
     assert values(read(source)) == [[7, 7], [7, 7]]
+
+
+@pytest.mark.parametrize(
+    ("signature", "arguments", "shardable"),
+    [
+        ("start, stop", {}, True),
+        ("*, start=0, stop=None, count=9", {"count": 6}, True),
+        ("start=0", {}, False),
+        ("**others", {}, False),
+        ("start=0, stop=None, /", {}, False),
+        ("start=0, stop=None", {"stop": 6}, False),
+        ("start, stop", {"start": 0, "stop": 6}, False),
+    ],
+)
+def test_a_function_with_start_and_stop_is_asked_for_parts(
+    signature: str, arguments: dict[str, int], *, shardable: bool, tmp_path: Path
+) -> None:
+    loader = LOADER.replace("SIGNATURE", signature)
+    (tmp_path / "loader.py").write_text(loader)
+    source = PythonDataset("loader.py:load", arguments, folder=tmp_path)
+    with source.open([X]) as samples:
+        assert len(samples) == 6
+        assert samples.shardable == shardable
+        part = list(samples.part(1, 4))
+    assert [sample.index for sample in part] == [1, 2, 3]
+    assert values(part) == [[1, 1], [2, 2], [3, 3]]
+    assert [sample.origin for sample in part] == [f"loader.py:load[{at}]" for at in (1, 2, 3)]
+    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    if shardable:
+        assert [(call["start"], call["stop"]) for call in calls] == [(0, None), (1, 2), (1, 4)]
+    else:
+        assert calls == [calls[0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        ("0", "6", "other"),  # ignores both
+        ("0", "stop or 6", "other"),
+        ("start", "6", "more"),
+        ("start", "(stop or 6) + 1", "more"),
+        ("start", "start if stop else 6", "0"),
+        ("start // 4 * 4", "start // 4 * 4 + ((stop or 6) - start)", "other"),
+    ],
+)
+def test_a_function_that_ignores_what_it_is_asked_for_is_found_out(
+    first: str, last: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import numpy as np\ndef load(start, stop):\n"
+        f"    for at in range({first}, {last}):\n        yield np.full((1, 2), at, np.float32)\n"
+    )
+    message = (
+        rf"loader.py:load yielded {said} samples for start=1, stop=2, after . from start=0 .* must "
+        r"yield the samples start to stop - 1 \(1 here\)"
+    )
+    source = PythonDataset("loader.py:load", folder=tmp_path)
+    with pytest.raises(DataError, match=message), source.open([X]):
+        pytest.fail("opened")
+
+
+@pytest.mark.parametrize(("change", "said"), [(1, "more"), (-1, "1"), (-2, "0")])
+def test_a_part_of_another_number_than_was_asked_for_is_an_error(
+    change: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import numpy as np\ndef load(start, stop):\n"
+        f"    stop = 6 if stop is None else stop + {change} * (start == 2)\n"
+        "    yield np.zeros((stop - start, 2), np.float32)\n"
+    )
+    with PythonDataset("loader.py:load", folder=tmp_path).open([X]) as samples:
+        assert len(list(samples.part(3, 6))) == 3
+        message = rf"yielded {said} samples for start=2, stop=4, after 6 from .* \(2 here\)"
+        with pytest.raises(DataError, match=message):
+            list(samples.part(2, 4))
+
+
+def test_messages_about_a_part_say_which_call_it_was(tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import numpy as np\ndef load(start, stop):\n"
+        "    stop = 6 if stop is None else stop\n"
+        "    yield np.zeros((stop - start, 2), np.float64 if stop == 4 else np.float32)\n"
+    )
+    with (
+        PythonDataset("loader.py:load", folder=tmp_path).open([X]) as samples,
+        pytest.raises(DataError, match=r"load\(start=2, stop=4\) batch 0: x"),
+    ):
+        list(samples.part(2, 4))
+
+
+def test_a_builtin_without_a_signature_is_called_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text("load = zip\n")
+    with PythonDataset("loader.py:load", folder=tmp_path).open([X]) as samples:
+        assert (len(samples), samples.shardable) == (0, False)
 
 
 def test_a_module_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
