@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench [PART ...]
 
-Parts: memory, collecting, thresholds, engines; all of them if none is given, and only then the
-result is written.  Exit code 1 if a limit was missed.
+Parts: memory, collecting, thresholds, variants, engines; all of them if none is given, and only
+then the result is written.  Exit code 1 if a limit was missed.
 """
 
 import json
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import collecting, engines, memory, thresholds
+from benchmarks import collecting, engines, memory, thresholds, variants
 from benchmarks.figures import Cost, Figure, Share
 from benchmarks.material import MOBILENET, RESNET, made
 from quantlab.engines.host import host, versions
@@ -56,6 +56,11 @@ def measure_thresholds(results: Results, folder: Path) -> None:
     results.figures.extend(thresholds.figures(made(RESNET, folder)))
 
 
+def measure_variants(results: Results, folder: Path) -> None:
+    """Every method from one collection."""
+    results.figures.extend(variants.figures(RESNET, folder))
+
+
 def measure_engines(results: Results, folder: Path) -> None:
     """Both shipped configs from end to end."""
     for network, config in (("ResNet", RESNET), ("MobileNet", MOBILENET)):
@@ -69,6 +74,7 @@ PARTS: dict[str, Callable[[Results, Path], None]] = {
     "memory": measure_memory,
     "collecting": measure_collecting,
     "thresholds": measure_thresholds,
+    "variants": measure_variants,
     "engines": measure_engines,
 }
 

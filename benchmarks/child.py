@@ -1,6 +1,6 @@
 """One calibration in a process of its own: prints what it cost as JSON.
 
-    python -m benchmarks.child WORK FOLDER BATCHES
+    python -m benchmarks.child WORK FOLDER BATCHES SIZE
 
 The peak is VmHWM of /proc/self/status: getrusage's would include the parent's memory, which Linux
 counts for a child until it has started its own program.
@@ -20,11 +20,8 @@ from onnxruntime.quantization.registry import QDQRegistry
 
 from benchmarks.collecting import infer
 from benchmarks.material import RESNET, Material, made
-from quantlab.collect.host import collect
 from quantlab.datasets.base import Batch
-
-BATCH = 8
-"""Samples a batch."""
+from quantlab.graph import tap
 
 KIB = 1024
 
@@ -41,23 +38,31 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
         return None if batch is None else dict(batch.arrays)
 
 
-def quantlab(material: Material, batches: Iterator[Batch]) -> int:
+def quantlab(material: Material, size: int, samples: int) -> int:
     """Collect and decide as a run does."""
-    return len(material.decide(collect(material.tapped, batches, material.tensors).histograms))
+    found = material.collect(material.dataset(), size=size, limit=samples)
+    return len(material.decide(found.histograms))
 
 
-def plain(material: Material, batches: Iterator[Batch]) -> int:
+def plain(material: Material, size: int, samples: int) -> int:
     """Run the model over the batches and calibrate nothing."""
-    infer(material, list(batches))
+    infer(material.prepared, material.stored(samples).batches(material.inputs, size))
+    return 0
+
+
+def tapped(material: Material, size: int, samples: int) -> int:
+    """Run the model over the batches with the tapped tensors as outputs, and drop them."""
+    with tap.tapped(material.prepared, material.tensors) as model:
+        infer(model, material.stored(samples).batches(material.inputs, size))
     return 0
 
 
 def onnxruntime(
     method: CalibrationMethod, options: dict[str, int]
-) -> Callable[[Material, Iterator[Batch]], int]:
+) -> Callable[[Material, int, int], int]:
     """Return the calibration that onnxruntime.quantization.quantize_static would do for Q/DQ."""
 
-    def work(material: Material, batches: Iterator[Batch]) -> int:
+    def work(material: Material, size: int, samples: int) -> int:
         calibrator = create_calibrator(
             material.prepared,
             list(QDQRegistry),
@@ -65,14 +70,17 @@ def onnxruntime(
             calibrate_method=method,
             extra_options=options,
         )
-        calibrator.collect_data(Reader(batches))
+        calibrator.collect_data(
+            Reader(iter(material.stored(samples).batches(material.inputs, size)))
+        )
         return len(calibrator.compute_data().data)
 
     return work
 
 
-WORKS: dict[str, Callable[[Material, Iterator[Batch]], int]] = {
+WORKS: dict[str, Callable[[Material, int, int], int]] = {
     "plain": plain,
+    "tapped": tapped,
     "quantlab": quantlab,
     "ort-minmax": onnxruntime(CalibrationMethod.MinMax, {}),
     "ort-entropy": onnxruntime(CalibrationMethod.Entropy, {}),
@@ -89,24 +97,24 @@ def memory(key: str) -> int:
     raise SystemExit(f"/proc/self/status has no {key}; the memory benchmark needs Linux")
 
 
-def main(work: str, folder: Path, batches: int) -> None:
+def main(work: str, folder: Path, batches: int, size: int) -> None:
     """Do the work and print its cost."""
     logging.disable()  # ONNX Runtime's calibrators log every step
     material = made(RESNET, folder)
-    with material.batches(BATCH, limit=BATCH * batches) as found:
-        before = memory("VmRSS")
-        cpu, started = time.process_time(), time.perf_counter()
-        tensors = WORKS[work](material, found)
-        cost = {
-            "tensors": tensors,
-            "seconds": time.perf_counter() - started,
-            "cpu_seconds": time.process_time() - cpu,
-            "peak_bytes": memory("VmHWM"),
-            "grown_bytes": memory("VmHWM") - before,
-        }
+    before = memory("VmRSS")
+    cpu, started = time.process_time(), time.perf_counter()
+    tensors = WORKS[work](material, size, size * batches)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    cost = {
+        "tensors": tensors,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_bytes": memory("VmHWM"),
+        "grown_bytes": memory("VmHWM") - before,
+    }
     sys.stderr.flush()
     print(json.dumps(cost))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,6 +1,6 @@
 """A shipped network made ready for collecting, by the functions that a run uses."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +8,18 @@ from pathlib import Path
 from quantlab import configfile
 from quantlab.calibrators import CALIBRATORS
 from quantlab.calibrators.base import Calibrator
+from quantlab.collect.collector import Collection, collect
+from quantlab.collect.cut import Request, cut
+from quantlab.collect.executor import Local
 from quantlab.config import Config
 from quantlab.datasets import DATASETS
-from quantlab.datasets.base import Batch
-from quantlab.datasets.batching import batches
+from quantlab.datasets.base import Batch, Dataset, Sample, Samples
+from quantlab.datasets.batching import batches, take
+from quantlab.datasets.columns import Rows
 from quantlab.decide import decide
 from quantlab.graph import model as graph
 from quantlab.graph.placement import Placement, place
 from quantlab.graph.prepare import prepare
-from quantlab.graph.tap import tap
 from quantlab.histogram import Histogram
 from quantlab.plugs import PLUGS
 from quantlab.records import TensorSpec, TensorThreshold
@@ -36,7 +39,6 @@ class Material:
         source: the config file.
         config: what it says.
         prepared: the model that is calibrated.
-        tapped: the same with the collected tensors as outputs.
         placement: where Q/DQ go; its tensors are collected.
         inputs: of the model.
     """
@@ -44,7 +46,6 @@ class Material:
     source: Path
     config: Config
     prepared: Path
-    tapped: Path
     placement: Placement
     inputs: tuple[TensorSpec, ...]
 
@@ -67,24 +68,53 @@ class Material:
         name = self.config.calibration.method
         return decide(histograms, self.method, method=name, ties=self.placement.ties)
 
-    @contextmanager
-    def batches(self, size: int, *, limit: int | None = None) -> Iterator[Iterator[Batch]]:
-        """Open the calibration samples: all 512, or the first ``limit``."""
+    def dataset(self) -> Dataset:
+        """Return the dataset that the config names."""
         plug = self.config.calibration.dataset
-        base = self.source.parent
-        dataset = make("dataset", DATASETS, plug.kind, plug.parameters, base=base)
-        count = limit or self.config.calibration.samples
-        with dataset.open(self.inputs) as samples:
-            yield batches(samples, self.inputs, size=size, limit=count)
+        return make("dataset", DATASETS, plug.kind, plug.parameters, base=self.source.parent)
+
+    def stored(self, limit: int | None = None) -> "Stored":
+        """Return the calibration samples, all 512 or the first ``limit``, read into memory."""
+        with self.dataset().open(self.inputs) as samples:
+            count = take(samples, limit or self.config.calibration.samples)
+            return Stored(tuple(samples.part(0, count)))
+
+    def collect(self, dataset: Dataset, *, size: int, limit: int | None = None) -> Collection:
+        """Collect as a run does."""
+        executor = Local()
+        request = Request(
+            model=self.prepared,
+            inputs=self.inputs,
+            tensors=self.tensors,
+            dataset=dataset,
+            samples=limit or self.config.calibration.samples,
+            batch=size,
+        )
+        return collect(cut(request, executor), executor)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A dataset in memory."""
+
+    samples: tuple[Sample, ...]
+
+    def batches(self, inputs: Sequence[TensorSpec], size: int) -> list[Batch]:
+        """Return every batch."""
+        return list(batches(self.samples, inputs, size=size))
+
+    @contextmanager
+    def open(self, inputs: Sequence[TensorSpec]) -> Iterator[Samples]:  # noqa: ARG002  a dataset's signature
+        """Return what is there."""
+        yield Rows(len(self.samples), lambda start, stop: iter(self.samples[start:stop]))
 
 
 def made(source: Path, folder: Path) -> Material:
     """Prepare the config's model into ``folder``, which is made if it is not there."""
     folder.mkdir(exist_ok=True)
     config = configfile.load(source, PLUGS)
-    prepared, tapped = folder / "prepared.onnx", folder / "tapped.onnx"
+    prepared = folder / "prepared.onnx"
     model = prepare(graph.load(config.model)).model
     placement = place(model, "tensorrt")
     graph.save(model, prepared)
-    graph.save(tap(model, tuple(dict.fromkeys(placement.tensors))), tapped)
-    return Material(source, config, prepared, tapped, placement, graph.inputs(model))
+    return Material(source, config, prepared, placement, graph.inputs(model))

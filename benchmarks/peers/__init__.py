@@ -1,0 +1,1 @@
+"""quantlab's calibration beside that of its peers, in one run; see ``__main__``."""
