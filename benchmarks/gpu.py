@@ -30,7 +30,7 @@ from quantlab.errors import EngineUnavailable
 from quantlab.graph import model as graph
 from quantlab.graph.placement import place
 from quantlab.graph.prepare import prepare
-from quantlab.graph.tap import tap
+from quantlab.graph.tap import tap, watch
 from quantlab.histogram import Histogram, coarsen, from_array, merge
 from quantlab.records import TensorSpec
 
@@ -55,7 +55,8 @@ class Network:
         self.outputs = [str(value.name) for value in model.graph.outputs]
         self.images = images
         graph.save(model, self.prepared)
-        graph.save(tap(model, self.tensors), self.tapped)
+        watched, _ = watch(tap(model, self.tensors), self.taps, "Size")
+        graph.save(watched, self.tapped)
 
     @property
     def taps(self) -> list[str]:

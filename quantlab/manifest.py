@@ -48,7 +48,7 @@ class Manifest:
         created: time of calibration, ISO 8601 with offset.
         versions: of the libraries that had a part in it, by name.
         graph_hash, weights_hash: ``model_digests`` of the prepared model.
-        data_hash: SHA-256 over the calibration samples in order.
+        data_hash: hash over the calibration samples, whatever their order.
         samples: how many.
         preprocessing: the dataset's kind and parameters, without the paths of its files.
         method: calibrator's name.

@@ -7,7 +7,7 @@ from pathlib import Path
 from quantlab.collect.executor import Executor
 from quantlab.collect.plan import plan, probe
 from quantlab.collect.work import Work
-from quantlab.datasets.base import Dataset
+from quantlab.datasets.base import Batch, Dataset
 from quantlab.datasets.batching import PENDING, batch_size, batches, take
 from quantlab.errors import CalibrationError, ConfigError, DataError
 from quantlab.records import TensorSpec
@@ -57,18 +57,7 @@ def cut(request: Request, executor: Executor) -> Work:
         )
     size = batch_size(inputs, request.batch)
     fixed = any(not spec.shape or isinstance(spec.shape[0], int) for spec in inputs)
-    with request.dataset.open(inputs) as samples:
-        count = take(samples, request.samples)
-        if executor.distributed and not samples.shardable:
-            raise DataError(
-                "this dataset cannot be read in parts by several workers; let its function take "
-                "'start' and 'stop', or set 'executor: {kind: local}'"
-            )
-        part = samples.part(0, count)
-        least = size if fixed else 1
-        first = next(batches(part, inputs, size=least, count=count, empty_ok=True), None)
-    if first is None:
-        raise CalibrationError("no calibration sample was read: the dataset left out all of them")
+    count, first = _looked_at(request, executor, least=size if fixed else 1)
     probed = probe(
         request.model,
         request.tensors,
@@ -104,6 +93,23 @@ def cut(request: Request, executor: Executor) -> Work:
         threads=planned.threads,
         expected_peak_bytes=planned.peak_bytes,
     )
+
+
+def _looked_at(request: Request, executor: Executor, *, least: int) -> tuple[int, Batch]:
+    """Return how many places are used, and the first batch of ``least`` samples."""
+    inputs = request.inputs
+    with request.dataset.open(inputs) as samples:
+        count = take(samples, request.samples)
+        if executor.distributed and not samples.shardable:
+            raise DataError(
+                "this dataset cannot be read in parts by several workers; let its function take "
+                "'start' and 'stop', or set 'executor: {kind: local}'"
+            )
+        part = samples.part(0, count)
+        first = next(batches(part, inputs, size=least, count=count, empty_ok=True), None)
+    if first is None:
+        raise CalibrationError("no calibration sample was read: the dataset left out all of them")
+    return count, first
 
 
 def _ragged(inputs: Sequence[TensorSpec]) -> bool:

@@ -18,7 +18,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,12 +98,11 @@ class Ray:
         Raises:
             EngineUnavailable: it is not installed.
         """
-        try:
-            return f"Ray {version('ray')}"
-        except PackageNotFoundError as error:
+        if find_spec("ray") is None:
             raise EngineUnavailable(
                 "executor 'ray' needs the package ray; pip install 'quantlab[ray]'"
-            ) from error
+            )
+        return f"Ray {version('ray')}"
 
     def cores(self) -> int:
         """Return how many cores a worker uses."""
