@@ -22,11 +22,12 @@ from quantlab.engines.base import Array, Runner
 from quantlab.errors import ConfigError, DataError, EngineError
 from quantlab.files import write_with
 from quantlab.intervals import bootstrap
+from quantlab.measured import Accuracy, Interval
 from quantlab.metrics.arrays import class_labels, class_scores
 from quantlab.metrics.base import Metric
 from quantlab.metrics.top1 import Top1
 from quantlab.metrics.top5 import Top5
-from quantlab.records import PRECISIONS, Accuracy, ClassReport, Interval, Precision
+from quantlab.records import PRECISIONS, ClassReport, Precision
 from quantlab.registry import nearest
 
 Rows = NDArray[np.float64]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from quantlab.records import Interval
+from quantlab.measured import Interval
 
 MEMORY = 1 << 22
 """Bytes of one intermediate array: draws are computed in batches of this size."""

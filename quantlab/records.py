@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from quantlab.measured import Accuracy, Performance, TargetResult
 from quantlab.qparams import scale_of
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -61,15 +62,6 @@ Thresholds = Mapping[str, TensorThreshold]
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its 95 % interval; low and high equal the value where nothing varies."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Build:
     """An engine on disk.
 
@@ -82,6 +74,7 @@ class Build:
         size_bytes: of all files together.
         build_seconds: wall time of the build.
         notes: what a reader must know of how the model was made.
+        facts: what the engine was built with and for, by name, as the report shows it.
     """
 
     precision: Precision
@@ -92,6 +85,7 @@ class Build:
     size_bytes: int
     build_seconds: float
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +115,22 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """An executed layer that does the work of several nodes of the model.
+
+    Attributes:
+        layer: its name among the executed layers; "" where none is left.
+        kind: "vertical": a chain, such as convolution, bias and activation; "horizontal": nodes of
+            one operation on one input; "removed": no kernel, as for a Concat written in place.
+        nodes: names of the model's nodes.
+    """
+
+    layer: str
+    kind: Literal["vertical", "horizontal", "removed"]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an opened engine says of itself.
 
@@ -132,6 +142,7 @@ class EngineInfo:
         ran: precision that the weighted layers really computed in: "f32", "f16", "i8", "f32 + i8".
         layers: executed layers in order.
         notes: what a reader must know: a fallback, a missing instruction set.
+        fusions: what the backend tells of nodes that it joined.
     """
 
     backend: str
@@ -141,59 +152,7 @@ class EngineInfo:
     ran: str
     layers: tuple[Layer, ...]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """One metric of one engine.
-
-    Attributes:
-        metric: name in METRICS.
-        value: the metric; low and high bound its 95 % bootstrap interval over the samples.  All
-            three are None where the engine would be compared with itself.
-        delta: engine minus FP32, paired on the same samples; None for FP32 itself and for
-            metrics that compare with FP32's outputs.
-        unit: "%", "dB" or "".
-        higher_is_better: direction.
-        samples: how many.
-        p_value: of the exact McNemar test against FP32, where a sample is either right or wrong;
-            None elsewhere and for FP32 itself.
-    """
-
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    delta: Interval | None
-    unit: str
-    higher_is_better: bool
-    samples: int
-    p_value: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Performance:
-    """Latency and throughput of one engine at one batch size.
-
-    Attributes:
-        batch: samples an inference.
-        p50_ms: median latency of an inference; p90_ms and p99_ms: percentiles.
-        throughput: samples a second, with its 95 % interval over the rounds.
-        speedup: throughput over FP32's, paired by round; None for FP32 and without it.
-        inferences: how many were timed.
-        rounds: in how many interleaved rounds.
-    """
-
-    batch: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    throughput: float
-    throughput_low: float
-    throughput_high: float
-    speedup: Interval | None
-    inferences: int
-    rounds: int
+    fusions: tuple[Fusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,21 +220,11 @@ class CalibrationSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetResult:
-    """A target of the config: its limit, what came, whether it was met."""
-
-    name: str
-    limit: float
-    value: float
-    met: bool
-
-
-@dataclass(frozen=True, slots=True)
 class EngineReport:
     """Everything known of one engine.
 
     ``accuracy`` is keyed by metric; ``integer_layers`` of ``weighted_layers`` computed in 8-bit
-    integers and ``float_layers`` names those that did not.
+    integers and ``float_layers`` names those that did not.  ``facts`` say what it was built with.
     """
 
     precision: Precision
@@ -292,6 +241,8 @@ class EngineReport:
     float_layers: tuple[str, ...]
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
+    fusions: tuple[Fusion, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

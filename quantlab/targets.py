@@ -8,7 +8,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from quantlab.errors import ConfigError
-from quantlab.records import EngineReport, TargetResult
+from quantlab.measured import TargetResult
+from quantlab.records import EngineReport
 from quantlab.registry import nearest
 
 SPEEDUP = "speedup"

@@ -15,6 +15,7 @@ from quantlab.accuracy import Scores, evaluate, mcnemar, per_class, summarize
 from quantlab.datasets.base import Batch
 from quantlab.engines.base import Array
 from quantlab.errors import ConfigError, DataError
+from quantlab.measured import Interval
 from quantlab.metrics import Metric
 from quantlab.metrics.agreement import Agreement
 from quantlab.metrics.cosine import Cosine
@@ -23,7 +24,7 @@ from quantlab.metrics.psnr import Psnr
 from quantlab.metrics.python import Python
 from quantlab.metrics.sqnr import Sqnr
 from quantlab.metrics.top1 import Top1
-from quantlab.records import EngineInfo, Interval, Precision
+from quantlab.records import EngineInfo, Precision
 
 CLASSES, FEATURES = 4, 3
 METRICS = (Top1(), Agreement(), Cosine(), Mse())

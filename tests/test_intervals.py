@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from quantlab.intervals import MEMORY, bootstrap
-from quantlab.records import Interval
+from quantlab.measured import Interval
 
 Floats = NDArray[np.float64]
 

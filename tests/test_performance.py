@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from quantlab.engines.base import Array
 from quantlab.errors import ConfigError
+from quantlab.measured import Performance
 from quantlab.performance import Schedule, measure, summarize
-from quantlab.records import EngineInfo, Performance, Precision
+from quantlab.records import EngineInfo, Precision
 
 INPUTS = {"x": np.zeros((1, 2), np.float32)}
 

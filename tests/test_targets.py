@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantlab.errors import ConfigError
-from quantlab.records import Accuracy, EngineReport, Interval, Performance
+from quantlab.measured import Accuracy, Interval, Performance
+from quantlab.records import EngineReport
 from quantlab.targets import check, judge
 
 METRICS = {"top1": "labels", "mse": "labels", "cosine": "fp32"}
