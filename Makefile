@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BINDINGS := .bindings/.prepared
 JOBS ?= 2
 
-.PHONY: demo test check lint types architecture wheel bench bench-gpu bench-peers coverage clean
+.PHONY: demo test bindings check lint types architecture wheel bench bench-gpu bench-peers coverage clean
 
 # Debian's python3 comes without venv; root can have it installed.
 $(STAMP): pyproject.toml
@@ -18,8 +19,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the main job on the shipped model and data
 	$(BIN)/quantlab run examples/fashion_mnist/resnet.yaml
 
-test: $(STAMP)  ## every test, in parallel, with coverage
+test: $(STAMP) $(BINDINGS)  ## every test, in parallel, with coverage
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term
+
+bindings: $(BINDINGS)  ## TensorRT's published bindings, for the contract tests; needs gcc
+
+$(BINDINGS): $(STAMP) tests/trt_bindings/prepare.py tests/trt_bindings/releases.py
+	$(BIN)/python -m tests.trt_bindings.prepare
+	touch $@
 
 check: lint types architecture  ## what the commit hook and CI run before the tests
 
@@ -40,8 +47,9 @@ architecture: $(STAMP)
 wheel: $(STAMP)  ## build the wheel and test it from outside the checkout
 	PYTHON=$(PYTHON) tests/wheel.sh
 
-bench-gpu: $(STAMP)  ## kernels and collecting on an NVIDIA GPU
+bench-gpu: $(STAMP)  ## kernels, collecting, deploying and measuring on an NVIDIA GPU
 	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.deploy
 
 bench-peers: $(STAMP)  ## calibration beside ONNX Runtime and Model-Optimizer, each in its environment
 	$(BIN)/python -m benchmarks.peers
@@ -50,4 +58,4 @@ bench: $(STAMP)  ## speed and memory, as ratios in one run
 	$(BIN)/python -m benchmarks.bench
 
 clean:
-	rm -rf $(VENV) .typed build dist runs .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .bindings .typed build dist runs .pytest_cache .mypy_cache .ruff_cache .coverage*

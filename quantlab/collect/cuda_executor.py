@@ -50,7 +50,9 @@ class Cuda:
         from quantlab.cuda.device import Device
 
         require_provider()
-        return Device(self.device_id).name
+        device = Device(self.device_id)
+        device.load_kernels()
+        return device.name
 
     def cores(self) -> int:
         """Return 1: the thread that feeds the GPU."""

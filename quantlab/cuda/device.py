@@ -1,7 +1,8 @@
 """A GPU as PyCUDA shows it: its primary context, a stream, and quantlab's kernels.
 
-The primary context is the one that ONNX Runtime uses too, so a pointer of either is the other's.
-PyCUDA's objects belong to the thread that made them: use a Device on one thread.
+The primary context is the one that ONNX Runtime and TensorRT use too, so a pointer of either is
+the other's.  PyCUDA's objects belong to the thread that made them: use a Device on one thread.
+The kernels are compiled when the first of them is asked for: running engines needs no NVRTC.
 """
 
 from collections.abc import Iterator
@@ -12,8 +13,11 @@ from importlib.resources import files
 from typing import Any
 
 from quantlab.cuda.layout import DEFINITIONS
-from quantlab.cuda.nvrtc import INSTALL, compile_source
+from quantlab.cuda.nvrtc import compile_source
 from quantlab.errors import CalibrationError, EngineError, EngineUnavailable
+
+CPU = "use the CPU: 'executor.kind: local' to calibrate, 'backend: openvino' to run engines"
+"""What to do without a GPU."""
 
 
 class OutOfDeviceMemory(CalibrationError):
@@ -27,11 +31,12 @@ class Device:
         index: which, as CUDA numbers them.
 
     Raises:
-        EngineUnavailable: PyCUDA, the driver, the GPU or NVRTC is missing.
+        EngineUnavailable: PyCUDA, the driver or the GPU is missing.
 
     Attributes:
         cuda: the module pycuda.driver.
         index: which GPU.
+        bus: its PCI address, e.g. "0000:65:00.0".
         name: e.g. "NVIDIA H100 80GB HBM3".
         architecture: compute capability: 90 for 9.0.
         multiprocessors: how many it has.
@@ -52,12 +57,12 @@ class Device:
         major, minor = gpu.compute_capability()
         self.architecture = 10 * int(major) + int(minor)
         self.multiprocessors: int = gpu.multiprocessor_count
-        code = kernels(self.architecture)
+        self.bus: str = gpu.pci_bus_id()
+        self._kernels: Any = None
         try:
             self._context = gpu.retain_primary_context()
             with self.current():
                 self.stream = self.cuda.Stream()
-                self._module = self.cuda.module_from_buffer(code)
         except (self.cuda.Error, EngineError, CalibrationError) as error:
             raise EngineUnavailable(
                 f"GPU {index}, {self.name}, cannot be used: {error}; is it full, or another "
@@ -82,9 +87,21 @@ class Device:
         finally:
             self._context.pop()
 
+    def load_kernels(self) -> None:
+        """Compile and load quantlab's kernels, if that was not done yet.
+
+        Raises:
+            EngineUnavailable: NVRTC is missing, or the GPU is older than all that it knows.
+        """
+        if self._kernels is None:
+            code = kernels(self.architecture)
+            with self.current():
+                self._kernels = self.cuda.module_from_buffer(code)
+
     def function(self, name: str, signature: str) -> Any:
         """Return a kernel prepared for arguments of ``signature`` (struct's letters)."""
-        found = self._module.get_function(name)
+        self.load_kernels()
+        found = self._kernels.get_function(name)
         found.prepare(signature)
         return found
 
@@ -101,17 +118,18 @@ def driver() -> Any:
         if "libcuda" in str(error):
             raise EngineUnavailable(
                 f"CUDA cannot be used: the NVIDIA driver is missing ({error}); install the driver, "
-                "or set 'executor.kind: local' to calibrate on the CPU"
+                f"or {CPU}"
             ) from error
         raise EngineUnavailable(
-            f"CUDA cannot be used: PyCUDA cannot be imported ({error}); install it: {INSTALL}"
+            f"CUDA cannot be used: PyCUDA cannot be imported ({error}); install it: "
+            "pip install 'quantlab[gpu]'"
         ) from error
     try:
         cuda.init()
     except cuda.Error as error:
         raise EngineUnavailable(
             f"CUDA cannot be used: {error}; check with nvidia-smi that the driver works and sees a "
-            "GPU, or set 'executor.kind: local' to calibrate on the CPU"
+            f"GPU, or {CPU}"
         ) from error
     return cuda
 

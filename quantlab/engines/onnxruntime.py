@@ -3,6 +3,7 @@
 The engine is the model itself, ``<precision>.onnx``: what ONNX Runtime makes of it when it loads
 fits one machine only.  Its CPU kernels compute INT8 with unsigned activations, so its placement
 policy is its own.  Precisions and times are read from ONNX Runtime's profile of the last batch.
+On CUDA it is run and measured in the GPU's own memory (device.py).
 """
 
 import json
@@ -11,14 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
+from quantlab.cuda.device import Device
 from quantlab.engines import artifact
-from quantlab.engines.base import Array, Runner
+from quantlab.engines.base import NOTHING, PLAIN, Array, BuildContext, Recipe, Runner
 from quantlab.engines.host import cpu_model, usable_cores
 from quantlab.engines.layers import (
     FLOAT_PRODUCTS,
@@ -28,14 +31,11 @@ from quantlab.engines.layers import (
     short_type,
     shortfall,
 )
+from quantlab.engines.ort_cuda import CUDA, CUDA_OPTIONS, checked, running
 from quantlab.engines.ort_session import CPU, library, run, session, specs
 from quantlab.engines.signature import fitted, supported
-from quantlab.errors import EngineError, EngineUnavailable, OutputError
+from quantlab.errors import ConfigError, EngineError, EngineUnavailable, OutputError
 from quantlab.records import Build, EngineInfo, Layer, Precision
-
-CUDA = "CUDAExecutionProvider"
-CUDA_OPTIONS = {"use_tf32": "0"}
-"""FP32 means FP32: by default the CUDA provider rounds factors to TF32's 10 bits."""
 
 CASTS = "ONNX Runtime's CPU kernels compute FP16 operators in FP32 between casts"
 
@@ -55,13 +55,25 @@ class OnnxRuntime:
     Attributes:
         provider: "cpu", or "cuda", which needs the onnxruntime-gpu wheel and its libraries.
         threads: of one inference on the CPU; every usable core if not given.
+        cuda_graph: whether inferences on CUDA are replayed from a CUDA graph, where that can be
+            done: all of the model on the GPU, without If, Loop and Scan.
     """
 
     provider: Literal["cpu", "cuda"] = "cpu"
     threads: PositiveInt | None = None
+    cuda_graph: bool = False
 
     name: ClassVar[str] = "onnxruntime"
     policy: ClassVar[str] = "onnxruntime"
+    recipe: ClassVar[Recipe] = PLAIN
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a CUDA graph without CUDA."""
+        if self.cuda_graph and self.provider != "cuda":
+            raise ConfigError(
+                "cuda_graph: there are CUDA graphs on a GPU only; set 'provider: cuda'",
+                "cuda_graph",
+            )
 
     def available(self) -> str:
         """Return version, provider and device; see ``Engine.available``."""
@@ -69,7 +81,17 @@ class OnnxRuntime:
         self._require_provider(ort)
         return f"onnxruntime {ort.__version__} on {_device(self)}"
 
-    def build(self, model: Path, precision: Precision, folder: Path) -> Build:
+    def runnable(self) -> None:
+        """Check what ``available`` does; see ``Engine.runnable``."""
+        self.available()
+
+    def build(
+        self,
+        model: Path,
+        precision: Precision,
+        folder: Path,
+        context: BuildContext = NOTHING,  # noqa: ARG002  # the Engine protocol's signature
+    ) -> Build:
         """Copy to ``<precision>.onnx`` and load it once; see ``Engine.build``."""
         self._require_provider(library())
         main = f"{precision}.onnx"
@@ -91,7 +113,13 @@ class OnnxRuntime:
     def open(self, build: Build, root: Path) -> Iterator[Runner]:
         """Verify and load; see ``Engine.open``."""
         self._require_provider(library())
-        yield _Runner(self, artifact.verify(build, root, backend=self.name), build.precision)
+        path = artifact.verify(build, root, backend=self.name)
+        if self.provider == "cpu":
+            yield _Runner(self, path, build.precision)
+            return
+        describe = partial(_described, self, path, build.precision)
+        with running(path, device_id=0, cuda_graph=self.cuda_graph, describe=describe) as runner:
+            yield runner
 
     def _require_provider(self, ort: Any) -> None:
         if self.provider == "cpu":
@@ -111,13 +139,13 @@ class _Runner:
         self._path = path
         self._precision = precision
         self._session = _load(engine, path)
-        self._inputs = specs(self._session.get_inputs())
+        self.inputs = specs(self._session.get_inputs())
         self._outputs = [port.name for port in self._session.get_outputs()]
         self._last: dict[str, Array] | None = None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; see ``Runner.run``."""
-        fed = fitted(inputs, self._inputs)
+        fed = fitted(inputs, self.inputs)
         results = run(self._session, self._outputs, fed)
         self._last = fed
         return results
@@ -126,53 +154,59 @@ class _Runner:
         """Profile the last batch; see ``Runner.describe``."""
         if self._last is None:
             raise EngineError("describe() needs a batch that was run before")
-        layers = executed(self._profile(self._last), self._path)
-        home = self._session.get_providers()[0]
-        cpu = self._engine.provider == "cpu"
-        reason = CASTS if cpu and self._precision == "fp16" else ""
-        notes = shortfall(self._precision, layers, reason=reason)
-        notes += saturation(layers) if cpu else []
-        strays = [layer.name for layer in layers if layer.weighted and layer.kernel != home]
-        if strays:
-            notes.append(f"on the CPU instead of {home}: {', '.join(strays)}")
-        return EngineInfo(
-            backend=f"onnxruntime {library().__version__}",
-            device=_device(self._engine),
-            threads=self._engine.threads or usable_cores(),
-            precision=self._precision,
-            ran=ran(layers),
-            layers=layers,
-            notes=tuple(notes),
-        )
+        return _described(self._engine, self._path, self._precision, self._last)
 
-    def _profile(self, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-        with TemporaryDirectory() as folder:
-            profiled = _load(self._engine, self._path, profile=Path(folder) / "profile")
-            for _ in range(PROFILED_RUNS + 1):
-                run(profiled, self._outputs, inputs)
-            text = Path(profiled.end_profiling()).read_text(encoding="utf-8")
-            try:
-                events: list[dict[str, Any]] = json.loads(text)
-            except ValueError as error:  # ONNX Runtime does not tell when a write fails
-                raise OutputError(
-                    f"cannot write {folder}: ONNX Runtime's profile is cut off; free disk space "
-                    "there, or set TMPDIR to another folder"
-                ) from error
-        return events
+
+def _described(
+    engine: OnnxRuntime, path: Path, precision: Precision, inputs: Mapping[str, Array]
+) -> EngineInfo:
+    """Profile a batch in a session of its own."""
+    layers = executed(_profile(engine, path, inputs), path)
+    cpu = engine.provider == "cpu"
+    home = CPU[0] if cpu else CUDA
+    reason = CASTS if cpu and precision == "fp16" else ""
+    notes = shortfall(precision, layers, reason=reason)
+    notes += saturation(layers) if cpu else []
+    strays = [layer.name for layer in layers if layer.weighted and layer.kernel != home]
+    if strays:
+        notes.append(f"on the CPU instead of {home}: {', '.join(strays)}")
+    return EngineInfo(
+        backend=f"onnxruntime {library().__version__}",
+        device=_device(engine),
+        threads=engine.threads or usable_cores(),
+        precision=precision,
+        ran=ran(layers),
+        layers=layers,
+        notes=tuple(notes),
+    )
+
+
+def _profile(engine: OnnxRuntime, path: Path, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+    with TemporaryDirectory() as folder:
+        profiled = _load(engine, path, profile=Path(folder) / "profile")
+        outputs = [port.name for port in profiled.get_outputs()]
+        for _ in range(PROFILED_RUNS + 1):
+            run(profiled, outputs, inputs)
+        text = Path(profiled.end_profiling()).read_text(encoding="utf-8")
+        try:
+            events: list[dict[str, Any]] = json.loads(text)
+        except ValueError as error:  # ONNX Runtime does not tell when a write fails
+            raise OutputError(
+                f"cannot write {folder}: ONNX Runtime's profile is cut off; free disk space "
+                "there, or set TMPDIR to another folder"
+            ) from error
+    return events
 
 
 def _device(engine: OnnxRuntime) -> str:
-    return cpu_model() if engine.provider == "cpu" else "CUDA device 0"
+    return cpu_model() if engine.provider == "cpu" else Device().name
 
 
 def _load(engine: OnnxRuntime, path: Path, *, profile: Path | None = None) -> Any:
     providers = CPU if engine.provider == "cpu" else ((CUDA, CUDA_OPTIONS), *CPU)
     opened = session(path, threads=engine.threads, providers=providers, profile=profile)
-    if engine.provider == "cuda" and opened.get_providers()[0] != CUDA:
-        raise EngineUnavailable(
-            "ONNX Runtime has the CUDA provider but could not load it: a CUDA or cuDNN library or "
-            "the device is missing; install them: pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
+    if engine.provider == "cuda":
+        checked(opened)
     supported(specs((*opened.get_inputs(), *opened.get_outputs())), "ONNX Runtime")
     return opened
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from pydantic import PositiveInt
 
 from quantlab.engines import artifact
-from quantlab.engines.base import Array, Runner
+from quantlab.engines.base import NOTHING, PLAIN, Array, BuildContext, Recipe, Runner
 from quantlab.engines.layers import ran, saturation, shortfall
 from quantlab.engines.signature import fitted, supported
 from quantlab.errors import EngineError, EngineUnavailable
@@ -59,13 +59,24 @@ class OpenVino:
 
     name: ClassVar[str] = "openvino"
     policy: ClassVar[str] = "tensorrt"
+    recipe: ClassVar[Recipe] = PLAIN
 
     def available(self) -> str:
         """Return version and CPU; see ``Engine.available``."""
         core = _library().Core()
         return f"{_version()} on {_device(core)}"
 
-    def build(self, model: Path, precision: Precision, folder: Path) -> Build:
+    def runnable(self) -> None:
+        """Check what ``available`` does; see ``Engine.runnable``."""
+        self.available()
+
+    def build(
+        self,
+        model: Path,
+        precision: Precision,
+        folder: Path,
+        context: BuildContext = NOTHING,  # noqa: ARG002  # the Engine protocol's signature
+    ) -> Build:
         """Convert to ``<precision>.xml`` and ``.bin``; see ``Engine.build``."""
         ov = _library()
         main = f"{precision}.xml"
@@ -130,14 +141,14 @@ class _Runner:
         self._graph = graph
         self._config = config
         self._precision = precision
-        self._inputs = _specs(graph.inputs)
+        self.inputs = _specs(graph.inputs)
         self._outputs = [output.get_any_name() for output in graph.outputs]
         self._requests: dict[_Shapes | None, Any] = {}
         self._last: dict[str, Array] | None = None
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; see ``Runner.run``."""
-        fed = fitted(inputs, self._inputs)
+        fed = fitted(inputs, self.inputs)
         with _translated(f"OpenVINO could not run {self._precision}"):
             request = self._request(_shapes(fed))
             results = request.infer(list(fed.values()), share_inputs=True)

@@ -80,23 +80,33 @@ def session(
     Raises:
         EngineError: ONNX Runtime refuses the model; its message names the node where it can.
     """
-    ort = library()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = SILENT
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    chosen = options(threads)
+    level = library().GraphOptimizationLevel
+    chosen.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = str(profile)
     if tapped:
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        chosen.enable_mem_pattern = False
+        chosen.add_session_config_entry("session.force_spinning_stop", "1")
+    return loaded(model, chosen, providers)
+
+
+def options(threads: int | None = None) -> Any:
+    """Return ``onnxruntime.SessionOptions``: quiet, with that many threads or every usable core."""
+    chosen = library().SessionOptions()
+    chosen.intra_op_num_threads = threads or usable_cores()
+    chosen.inter_op_num_threads = 1
+    chosen.log_severity_level = SILENT
+    return chosen
+
+
+def loaded(model: Path | bytes, chosen: Any, providers: Sequence[Provider]) -> Any:
+    """Return an ``onnxruntime.InferenceSession``; arguments and errors as for ``session``."""
     what = model.name if isinstance(model, Path) else "the model"
     with translated(f"ONNX Runtime cannot load {what}"):
-        made = ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=list(providers)
+        made = library().InferenceSession(
+            model if isinstance(model, bytes) else str(model), chosen, providers=list(providers)
         )
     made.disable_fallback()
     return made

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from quantlab.engines import artifact
-from quantlab.engines.base import Array, Runner
+from quantlab.engines.base import NOTHING, PLAIN, Array, BuildContext, Recipe, Runner
 from quantlab.engines.host import cpu_model
 from quantlab.engines.layers import FLOAT_PRODUCTS, INTEGER_PRODUCTS, ran, short_type, shortfall
 from quantlab.engines.signature import fitted, supported
@@ -30,6 +30,7 @@ class Reference:
 
     name: ClassVar[str] = "reference"
     policy: ClassVar[str] = "tensorrt"
+    recipe: ClassVar[Recipe] = PLAIN
 
     def available(self) -> str:
         """Return version and CPU; see ``Engine.available``."""
@@ -37,7 +38,17 @@ class Reference:
 
         return f"onnx.reference {onnx.__version__} on {cpu_model()}"
 
-    def build(self, model: Path, precision: Precision, folder: Path) -> Build:
+    def runnable(self) -> None:
+        """Check what ``available`` does; see ``Engine.runnable``."""
+        self.available()
+
+    def build(
+        self,
+        model: Path,
+        precision: Precision,
+        folder: Path,
+        context: BuildContext = NOTHING,  # noqa: ARG002  # the Engine protocol's signature
+    ) -> Build:
         """Copy to ``<precision>.onnx``; see ``Engine.build``."""
         main = f"{precision}.onnx"
 
@@ -61,12 +72,12 @@ class _Runner:
         self._model = model
         self._evaluator = evaluator
         self._precision = precision
-        self._specs = _specs(model.graph, "input")
+        self.inputs = _specs(model.graph, "input")
         self._ran = False
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; see ``Runner.run``."""
-        fed = fitted(inputs, self._specs)
+        fed = fitted(inputs, self.inputs)
         with _translated("onnx.reference could not run the model"), np.errstate(all="ignore"):
             values = self._evaluator.run(None, fed)
         self._ran = True

@@ -112,7 +112,7 @@ def test_pycuda_missing_is_said() -> None:
         TRY.format(hidden=hidden, module="quantlab.cuda.device", name="Device", arguments="")
     )
     assert "PyCUDA cannot be imported" in text
-    assert "pip install 'quantlab[cuda]'" in text
+    assert "pip install 'quantlab[gpu]'" in text
 
 
 def test_a_lane_without_cuda_says_what_to_install() -> None:

@@ -19,6 +19,7 @@ Builder = Callable[[onnx.ModelProto, Precision], Build]
 def _usable(name: str) -> bool:
     try:
         ENGINES[name]().available()
+        ENGINES[name]().runnable()
     except EngineUnavailable:  # what it says then is tested in test_parts.py
         return False
     return True
