@@ -81,9 +81,12 @@ def schema(cls: type) -> dict[str, Any]:
 
 
 def _resolve(made: T, base: Path) -> T:
-    paths = {
-        field.name: base / value
-        for field in fields(made)  # type: ignore[arg-type]
-        if isinstance(value := getattr(made, field.name), Path)
-    }
+    """Return ``made`` with its paths, alone or in tuples, resolved against ``base``."""
+    paths: dict[str, Any] = {}
+    for field in fields(made):  # type: ignore[arg-type]
+        value = getattr(made, field.name)
+        if isinstance(value, Path):
+            paths[field.name] = base / value
+        elif isinstance(value, tuple) and any(isinstance(each, Path) for each in value):
+            paths[field.name] = tuple(base / each for each in value)
     return replace(made, **paths)  # type: ignore[type-var]

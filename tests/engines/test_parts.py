@@ -1,10 +1,8 @@
 """The small parts that engines share: layer summaries, input checks, host facts, availability."""
 
-import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,9 +20,8 @@ from quantlab.engines.onnxruntime import OnnxRuntime
 from quantlab.engines.openvino import OpenVino
 from quantlab.engines.ort_session import run, session
 from quantlab.engines.signature import fitted
-from quantlab.engines.tensorrt import TensorRT, TensorRTRTX
 from quantlab.errors import ConfigError, EngineError, EngineUnavailable
-from quantlab.records import Build, Layer, TensorSpec
+from quantlab.records import Layer, TensorSpec
 from quantlab.registry import make
 from tests.engines.models_for_engines import expected, float_net, images, saved, single_node
 
@@ -166,46 +163,6 @@ def test_cuda_without_its_wheel_is_unavailable_and_nothing_runs_instead(tmp_path
         engine.build(model, "fp32", tmp_path / "engines")
     with pytest.raises(EngineUnavailable, match="no CUDA provider"):
         engine.open(build, tmp_path).__enter__()
-
-
-@pytest.mark.parametrize(
-    ("engine", "module"), [(TensorRT(), "tensorrt"), (TensorRTRTX(), "tensorrt_rtx")]
-)
-def test_tensorrt_says_what_is_missing(
-    engine: TensorRT, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Empty modules stand for the installed ones: only the messages are tested here."""
-
-    class CudaError(Exception):
-        pass
-
-    def fail() -> None:
-        raise CudaError("no driver")
-
-    def refusal() -> str:
-        with pytest.raises(EngineUnavailable) as caught:
-            engine.available()
-        with pytest.raises(EngineUnavailable, match=re.escape(str(caught.value))):
-            engine.build(tmp_path / "model.onnx", "fp32", tmp_path)
-        with pytest.raises(EngineUnavailable, match=re.escape(str(caught.value))):
-            engine.open(Build("fp32", engine.name, "GPU", "x", {}, 0, 0.0), tmp_path).__enter__()
-        return str(caught.value)
-
-    for name in (module, "pycuda", "pycuda.driver"):
-        monkeypatch.setitem(sys.modules, name, None)
-    assert refusal().startswith(f"{engine.name} cannot be used: Python module '{module}'")
-    assert refusal().endswith(f"pip install 'quantlab[{engine.name}]'")
-    monkeypatch.setitem(sys.modules, module, ModuleType(module))
-    assert "Python module 'pycuda.driver' cannot be imported" in refusal()
-    driver = ModuleType("pycuda.driver")
-    vars(driver).update(init=fail, Error=CudaError, Device=SimpleNamespace(count=lambda: 0))
-    monkeypatch.setitem(sys.modules, "pycuda", ModuleType("pycuda"))
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    assert "CUDA does not start (no driver)" in refusal()
-    vars(driver)["init"] = lambda: None
-    assert "no CUDA device" in refusal()
-    vars(driver)["Device"] = SimpleNamespace(count=lambda: 1)
-    assert "is not part of this release" in refusal()
 
 
 @pytest.mark.parametrize(
