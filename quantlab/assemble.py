@@ -6,13 +6,12 @@ import numpy as np
 
 from quantlab.calibrators.quality import clipped_fraction, sqnr_db
 from quantlab.histogram import Histogram
+from quantlab.measured import Accuracy, Performance
 from quantlab.records import (
-    Accuracy,
     Build,
     EngineInfo,
     EngineReport,
     HistogramReport,
-    Performance,
     TensorReport,
     TensorThreshold,
 )
@@ -56,6 +55,8 @@ def engine(
         float_layers=tuple(layer.name for layer in weighted if not layer.integer),
         layers=info.layers,
         notes=(*build.notes, *info.notes),
+        fusions=info.fusions,
+        facts=build.facts,
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from quantlab.records import EngineReport, Interval, Performance
+from quantlab.measured import Interval, Performance
+from quantlab.records import EngineReport
 from quantlab.visible import visible
 
 MISSING = "\N{EN DASH}"

@@ -8,11 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantlab.records import (
-    EngineReport,
-    Interval,
-    Performance,
-)
+from quantlab.measured import Interval, Performance
+from quantlab.records import EngineReport
 from quantlab.reports import formats
 from quantlab.reports.blocks import Chart
 from quantlab.reports.svg import (

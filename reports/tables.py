@@ -10,15 +10,9 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
-from quantlab.records import (
-    ClassReport,
-    Decision,
-    Interval,
-    Layer,
-    Report,
-    TargetResult,
-    TensorReport,
-)
+from quantlab.measured import DevicePerformance, Interval, Percentiles, TargetResult
+from quantlab.records import ClassReport, Decision, Layer, Report, TensorReport
+from quantlab.reports.reasons import left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +44,20 @@ PERFORMANCE = (
     "rounds",
 )
 
+TIMES = ("compute", "h2d", "d2h", "enqueue")
+"""What a device's clock tells of an inference."""
+
+DEVICE = (
+    *(f"{name}_{p}_ms" for name in TIMES for p in ("p50", "p90", "p99")),
+    "throughput_without_transfers",
+    "cuda_graph",
+    "clocks_mhz_low",
+    "clocks_mhz_high",
+    "power_watts_low",
+    "power_watts_high",
+    "warnings",
+)
+
 
 def frames(report: Report) -> dict[str, "pd.DataFrame"]:
     """Return every table by the name of its CSV file, without the ending."""
@@ -58,7 +66,11 @@ def frames(report: Report) -> dict[str, "pd.DataFrame"]:
         "accuracy": accuracy(report),
         "performance": performance(report),
         "tensors": tensors(report),
+        "device": device(report),
         "layers": layers(report),
+        "left_out": left(report),
+        "fusions": fusions(report),
+        "facts": facts(report),
         "placement": _records(Decision, report.placement),
         "classes": classes(report),
         "targets": _records(TargetResult, report.targets),
@@ -93,6 +105,66 @@ def performance(report: Report) -> "pd.DataFrame":
         for found in engine.performance
     ]
     return _frame((*ENGINE, *PERFORMANCE, *_interval("speedup", None)), rows)
+
+
+def device(report: Report) -> "pd.DataFrame":
+    """Return a row an engine and batch size that was timed by its device's own clock."""
+    rows = [
+        {name: getattr(engine, name) for name in ENGINE} | {"batch": found.batch} | _device(timed)
+        for engine in report.engines
+        for found in engine.performance
+        if (timed := found.device)
+    ]
+    return _frame((*ENGINE, "batch", *DEVICE), rows)
+
+
+def _device(found: DevicePerformance) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        f"{name}_{percentile.name}_ms": getattr(getattr(found, f"{name}_ms"), percentile.name)
+        for name in TIMES
+        for percentile in fields(Percentiles)
+    }
+    row |= {name: getattr(found, name) for name in ("throughput_without_transfers", "cuda_graph")}
+    for name in ("clocks_mhz", "power_watts"):
+        lowest, highest = getattr(found, name) or (None, None)
+        row |= {f"{name}_low": lowest, f"{name}_high": highest}
+    return row | {"warnings": "; ".join(found.warnings)}
+
+
+def fusions(report: Report) -> "pd.DataFrame":
+    """Return a row a fusion of each engine; its nodes are separated by " + "."""
+    rows = [
+        {"engine": engine.precision, "layer": found.layer, "kind": found.kind}
+        | {"nodes": " + ".join(found.nodes)}
+        for engine in report.engines
+        for found in engine.fusions
+    ]
+    return _frame(("engine", "layer", "kind", "nodes"), rows)
+
+
+def left(report: Report) -> "pd.DataFrame":
+    """Return a row a layer of the INT8 engine that ran in floating point, and why."""
+    rows = [
+        {
+            "engine": found.engine.precision,
+            "layer": found.name,
+            "type": found.layer.type if found.layer else None,
+            "precision": found.layer.precision if found.layer else None,
+            "reason": found.reason,
+        }
+        for found in left_out(report)
+    ]
+    return _frame(("engine", "layer", "type", "precision", "reason"), rows)
+
+
+def facts(report: Report) -> "pd.DataFrame":
+    """Return a row a fact of each engine file."""
+    rows = [
+        {"engine": engine.precision, "fact": name, "value": value}
+        for engine in report.engines
+        for name, value in engine.facts.items()
+    ]
+    return _frame(("engine", "fact", "value"), rows)
 
 
 def tensors(report: Report) -> "pd.DataFrame":

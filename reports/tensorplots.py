@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from quantlab.records import ClassReport, HistogramReport, Interval, TensorReport
+from quantlab.measured import Interval
+from quantlab.records import ClassReport, HistogramReport, TensorReport
 from quantlab.reports import formats
 from quantlab.reports.blocks import Chart
 from quantlab.reports.svg import (

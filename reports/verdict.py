@@ -6,7 +6,8 @@ largest batch size, accuracy by the first metric, and neither without its 95 % i
 
 from dataclasses import dataclass
 
-from quantlab.records import Accuracy, EngineReport, Interval, Performance, Report, TargetResult
+from quantlab.measured import Accuracy, Interval, Performance, TargetResult
+from quantlab.records import EngineReport, Report
 from quantlab.reports import formats
 from quantlab.reports.blocks import Tone
 from quantlab.targets import DROP, SPEEDUP

@@ -14,15 +14,8 @@ from quantlab.calibrators.minmax import MinMax
 from quantlab.calibrators.mse import Mse
 from quantlab.decide import decide
 from quantlab.histogram import BINS, Histogram, from_array
-from quantlab.records import (
-    Build,
-    EngineInfo,
-    EngineReport,
-    Interval,
-    Layer,
-    Performance,
-    TensorReport,
-)
+from quantlab.measured import Interval, Performance
+from quantlab.records import Build, EngineInfo, EngineReport, Fusion, Layer, TensorReport
 from tests.strategies import histograms
 
 LAYERS = (
@@ -67,6 +60,15 @@ def warnings(report: TensorReport, histogram: Histogram) -> tuple[str, ...]:
     return assemble.warnings(
         [], [report], {histogram.tensor: histogram}, same_samples=False, skipped=()
     )
+
+
+def test_what_a_backend_tells_of_fusions_and_its_file_is_kept() -> None:
+    fusion = Fusion("conv", "vertical", ("conv", "relu"))
+    build = Build("int8", "b", "d", "int8.plan", {}, 1, 0.1, facts={"TensorRT": "10.3"})
+    info = EngineInfo("b", "d", 1, "int8", "i8", LAYERS, fusions=(fusion,))
+    report = assemble.engine(build, info, (), ())
+    assert report.fusions == (fusion,)
+    assert report.facts == {"TensorRT": "10.3"}
 
 
 def spiky() -> NDArray[np.float32]:

@@ -15,9 +15,18 @@ from quantlab.reports.blocks import (
     callout,
     row,
 )
+from quantlab.reports.reasons import Left, left_out
 
 SLOWEST = 10
 """Rows of the table of slowest layers."""
+
+LEFT_OUT = (
+    Column("Layer", "code"),
+    Column("Operation"),
+    Column("Computed in"),
+    Column("Why", "prose"),
+    Column("ms", "number"),
+)
 
 
 def section(report: Report) -> Section | None:
@@ -36,9 +45,10 @@ def section(report: Report) -> Section | None:
             callout(f"{formats.label(engine)}: notes of the engine", engine.notes, tone="")
         )
     blocks.append(_overview(report))
+    blocks.extend(_left_out(report))
     for engine in report.engines:
-        blocks.extend(_left_out(engine))
         blocks.extend(_slowest(engine))
+        blocks.extend(_kernels(engine))
     return Section("What ran in INT8", tuple(blocks))
 
 
@@ -77,22 +87,29 @@ def _counts(engine: EngineReport) -> list[tuple[str, int]]:
     return Counter(layer.precision for layer in engine.layers).most_common()
 
 
-def _left_out(engine: EngineReport) -> list[Block]:
-    """Return the weighted layers of an INT8 engine that ran in floating point."""
-    if engine.precision != "int8" or not engine.float_layers:
-        return []
-    known = {layer.name: layer for layer in engine.layers}
-    rows = [_layer(name, known.get(name)) for name in engine.float_layers]
-    columns = (Column("Layer", "code"), Column("Operation"), Column("Computed in"))
-    title = "Weighted layers that did not run in INT8"
-    table = Table(title, (*columns, Column("ms", "number")), tuple(rows), "layers.csv")
-    return [Details(f"{title} ({formats.count(len(rows))})", (table,), opened=len(rows) <= SLOWEST)]
+def _left_out(report: Report) -> list[Block]:
+    """Return the layers of INT8 engines that ran in floating point, and why."""
+    left = left_out(report)
+    weighted = [found for found in left if found.layer is None or found.layer.weighted]
+    others = [found for found in left if found not in weighted]
+    blocks: list[Block] = []
+    for title, rows in (
+        ("Weighted layers that did not run in INT8", weighted),
+        ("Other layers that placement decided about and that did not run in INT8", others),
+    ):
+        if rows:
+            table = Table(title, LEFT_OUT, tuple(map(_layer, rows)), "left_out.csv")
+            summary = f"{title} ({formats.count(len(rows))})"
+            opened = rows is weighted and len(rows) <= SLOWEST
+            blocks.append(Details(summary, (table,), opened=opened))
+    return blocks
 
 
-def _layer(name: str, layer: Layer | None) -> tuple[Cell, ...]:
+def _layer(found: Left) -> tuple[Cell, ...]:
+    layer = found.layer
     if layer is None:
-        return row(name, *[formats.MISSING] * 3)
-    return row(name, layer.type, layer.precision, _ms(layer))
+        return row(found.name, formats.MISSING, formats.MISSING, found.reason, formats.MISSING)
+    return row(found.name, layer.type, layer.precision, found.reason, _ms(layer))
 
 
 def _ms(layer: Layer) -> str:
@@ -119,3 +136,22 @@ def _slowest(engine: EngineReport) -> list[Block]:
     title = f"{formats.label(engine)}: slowest of {formats.plural(len(timed), 'timed layer')}"
     table = Table(title, columns, tuple(rows), "" if len(timed) <= SLOWEST else "layers.csv")
     return [Details(title, (table,))]
+
+
+def _kernels(engine: EngineReport) -> list[Block]:
+    """Return the kernel of each layer, as far as the backend tells them."""
+    rows = tuple(
+        row(layer.name, layer.type, layer.precision, layer.kernel)
+        for layer in engine.layers
+        if layer.kernel
+    )
+    if not rows:
+        return []
+    columns = (
+        Column("Layer", "code"),
+        Column("Operation"),
+        Column("Computed in"),
+        Column("Kernel", "code"),
+    )
+    title = f"{formats.label(engine)}: kernels of {formats.plural(len(rows), 'layer')}"
+    return [Details(title, (Table(title, columns, rows, "layers.csv"),))]

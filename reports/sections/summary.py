@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from quantlab.records import EngineReport, Performance, Report, TargetResult
+from quantlab.measured import Performance, TargetResult
+from quantlab.records import EngineReport, Report
 from quantlab.reports import formats
 from quantlab.reports.blocks import Callout, Cell, Column, Section, Table, callout, row
 from quantlab.reports.verdict import evidence, value_interval

@@ -11,21 +11,18 @@ from dataclasses import replace
 import numpy as np
 
 from quantlab.histogram import from_array
+from quantlab.measured import Accuracy, Interval, Performance, TargetResult
 from quantlab.qparams import scale_of
 from quantlab.records import (
-    Accuracy,
     CalibrationSummary,
     ClassReport,
     Decision,
     EngineReport,
     HistogramReport,
-    Interval,
     Layer,
     ModelReport,
-    Performance,
     Precision,
     Report,
-    TargetResult,
     TensorReport,
 )
 

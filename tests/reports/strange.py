@@ -52,7 +52,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         hints = get_type_hints(kind)
         return st.builds(kind, **{name: values(hint) for name, hint in hints.items()})
     if origin is tuple:
-        return st.lists(values(parameters[0]), max_size=3).map(tuple)
+        many = st.lists(values(parameters[0]), max_size=3).map(tuple)
+        return many if parameters[-1] is ... else st.tuples(*map(values, parameters))
     if origin is Mapping:
         return st.dictionaries(values(parameters[0]), values(parameters[1]), max_size=3)
     if origin is Literal:

@@ -9,6 +9,7 @@ import pytest
 
 from quantlab import reports
 from tests.reports.sample import huge, sample
+from tests.reports.sample_gpu import gpu_sample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -41,7 +42,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {"sample": sample(), "huge": huge()}
+    made = {"sample": sample(), "gpu": gpu_sample(), "huge": huge()}
     folders = {name: tmp_path_factory.mktemp(name) for name in made}
     for name, report in made.items():
         reports.write(report, folders[name])
@@ -55,6 +56,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("sample", 1280, "dark"),
         ("sample", 390, "light"),
         ("sample", 390, "dark"),
+        ("gpu", 1280, "light"),
+        ("gpu", 390, "dark"),
         ("huge", 390, "light"),
     ],
 )

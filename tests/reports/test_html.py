@@ -135,7 +135,7 @@ def test_the_summary_holds_every_number(page: Page) -> None:
 def test_thousands_of_rows_are_cut_with_a_pointer() -> None:
     page = Page(rendered(huge()))
     rows = [tag for tag, _ in page.tags].count("tr")
-    assert rows < 3 * html.ROWS
+    assert rows < 4 * html.ROWS  # tensors, layers left out, kernels, and what is short
     assert "The first 500 of 3,000 rows. All of them are in tables/tensors.csv." in page.text
     assert "But no convolution or matrix product ran in INT8." in page.text
 

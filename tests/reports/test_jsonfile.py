@@ -45,6 +45,18 @@ def test_contract_of_the_published_keys() -> None:
     ].keys()
 
 
+def test_a_report_from_before_tensorrt_still_loads() -> None:
+    """0.1.0 wrote no fusions, facts or device."""
+    data = json.loads(jsonfile.dumps(sample()))
+    for engine in data["engines"]:
+        del engine["fusions"], engine["facts"]
+        for speed in engine["performance"]:
+            del speed["device"]
+        for accuracy in engine["accuracy"].values():
+            accuracy.pop("p_value", None)
+    assert jsonfile.loads(json.dumps(data), "here") == sample()
+
+
 def test_shipped_schema_is_the_records_schema() -> None:
     text = resources.files("quantlab.reports").joinpath("report.schema.json").read_text("utf-8")
     shipped, made = json.loads(text), jsonfile.schema()

@@ -4,24 +4,29 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantlab.records import Report
 from quantlab.reports import SECTIONS, compose, markdown
 from tests.reports.sample import huge, sample
+from tests.reports.sample_gpu import gpu_sample
 from tests.reports.strange import TEXTS, reports
 
-GOLDEN = Path(__file__).with_name("sample.md")
+GOLDEN = {"sample": sample, "sample_gpu": gpu_sample}
 
 
 def unescaped(line: str, character: str) -> int:
     return len(re.findall(rf"(?<!\\)(?:\\\\)*{re.escape(character)}", line))
 
 
-def test_golden() -> None:
-    assert markdown.render(sample(), compose(sample())) == GOLDEN.read_text(encoding="utf-8"), (
-        "if the change is meant: python -m tests.reports.sample > tests/reports/sample.md"
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str) -> None:
+    report = GOLDEN[name]()
+    text = Path(__file__).with_name(f"{name}.md").read_text(encoding="utf-8")
+    assert markdown.render(report, compose(report)) == text, (
+        f"if the change is meant: python -m tests.reports.{name} > tests/reports/{name}.md"
     )
 
 

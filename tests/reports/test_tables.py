@@ -13,6 +13,7 @@ from quantlab.errors import ConfigError
 from quantlab.records import ClassReport, Report
 from quantlab.reports import tables
 from tests.reports.sample import HOSTILE, sample
+from tests.reports.sample_gpu import gpu_sample
 from tests.reports.strange import reports
 
 
@@ -22,8 +23,12 @@ def test_frames_of_the_sample_hold_its_numbers() -> None:
         "summary": 3,
         "accuracy": 6,
         "performance": 9,
+        "device": 0,
         "tensors": 30,
         "layers": 75,
+        "left_out": 2,
+        "fusions": 0,
+        "facts": 0,
         "placement": 19,
         "classes": 10,
         "targets": 2,
@@ -33,6 +38,21 @@ def test_frames_of_the_sample_hold_its_numbers() -> None:
     assert (top1.delta, top1.delta_low, top1.delta_high) == pytest.approx((-0.06, -0.17, 0.02))
     fast = found["performance"].query("batch == 32 and precision == 'int8'").iloc[0]
     assert fast.speedup_low < fast.speedup < fast.speedup_high
+
+
+def test_frames_of_a_gpu_hold_its_numbers() -> None:
+    found = tables.frames(gpu_sample())
+    assert {name: len(found[name]) for name in ("device", "fusions", "left_out", "facts")} == {
+        "device": 9,
+        "fusions": 50,
+        "left_out": 3,
+        "facts": 29,
+    }
+    row = found["device"].query("batch == 8 and precision == 'int8'").iloc[0]
+    timed = next(p.device for p in gpu_sample().engines[2].performance if p.batch == 8)
+    assert timed is not None
+    assert (row.compute_p99_ms, row.h2d_p50_ms) == (timed.compute_ms.p99, timed.h2d_ms.p50)
+    assert (row.clocks_mhz_low, row.power_watts_high) == (1605, 146.0)
 
 
 @settings(max_examples=30)

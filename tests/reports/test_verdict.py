@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from quantlab.records import Accuracy, EngineReport, Interval, Report, TargetResult
+from quantlab.measured import Accuracy, Interval, TargetResult
+from quantlab.records import EngineReport, Report
 from quantlab.reports.verdict import evidence, tone, verdict
 from tests.reports.sample import sample
 
