@@ -73,6 +73,18 @@ class Calibration(_Open):
     )
 
 
+class Quantization(_Section):
+    """Where INT8 goes."""
+
+    policy: Literal["tensorrt", "openvino", "onnxruntime", "conservative"] | None = Field(
+        None, description="Rules of where Q/DQ go; those of the backend if not given."
+    )
+    layers: Mapping[str, Literal["fp32", "fp16", "int8"]] = Field(
+        default_factory=dict,
+        description="Types of single nodes, by patterns of their names; the last one counts.",
+    )
+
+
 class Engines(_Open):
     """What is built; the backend's own parameters stand beside it."""
 
@@ -117,6 +129,7 @@ class Config(_Section):
     executor: Plug = Field(
         Plug(kind="local"), description="Who collects: this process, a Ray cluster, or a GPU."
     )
+    quantization: Quantization = Quantization()
     engines: Engines = Engines()
     evaluation: Evaluation | None = Field(None, description="Left out: no accuracy is measured.")
     benchmark: Benchmark | None = Field(Benchmark(), description="null: no speed is measured.")

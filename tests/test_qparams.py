@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx.parser import parse_model
 
 from quantlab.qparams import (
+    FLOAT16_MAX,
     FLOAT32_MAX,
     LEVELS,
     SAFE_SCALE,
@@ -21,6 +22,7 @@ from quantlab.qparams import (
     QParams,
     dequantize,
     fake_quantize,
+    in_float16,
     per_channel,
     quantize,
     scale_of,
@@ -239,3 +241,20 @@ def test_weights_must_be_finite(bad: float) -> None:
 
 def test_a_channel_without_elements_gets_the_safe_scale() -> None:
     assert per_channel(np.zeros((2, 0), np.float32), 0).scale.tolist() == [SAFE_SCALE] * 2
+
+
+@given(st.lists(st.floats(SMALLEST_SCALE, FLOAT16_MAX, width=32), min_size=1, max_size=8))
+def test_scales_for_float16_are_the_next_that_it_has(scales: list[float]) -> None:
+    given_ = QParams(np.array(scales, np.float32), np.zeros(len(scales), np.int8), 0)
+    found = in_float16(given_)
+    half = found.scale.astype(np.float16)
+    np.testing.assert_array_equal(half.astype(np.float32), found.scale)
+    assert (found.scale >= given_.scale).all()
+    below = np.nextafter(half, np.float16(0)).astype(np.float32)
+    assert (below < given_.scale).all()
+    assert (found.zero_point, found.axis) == (given_.zero_point, given_.axis)
+
+
+def test_a_scale_beyond_float16_is_refused() -> None:
+    with pytest.raises(ValueError, match="beyond FP16, 65504"):
+        in_float16(symmetric(127 * 70000.0))

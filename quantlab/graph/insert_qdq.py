@@ -2,27 +2,45 @@
 
 A tensor gets one pair that all its quantized readers share.  Weights are stored as INT8 with a
 DequantizeLinear, a scale for each output channel.  The bias stays float32: TensorRT's parser
-refuses an INT32 bias.
+refuses an INT32 bias, and only the policy for ONNX Runtime asks for some.
+
+Where the model around the integers is to be FP16, the scales are numbers that FP16 has, so that
+``to_fp16`` changes no integer.
 
 Every axis and zero point is written out, because their defaults differ between ONNX and the parser
 of TensorRT.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from quantlab.errors import CacheError, ModelError
 from quantlab.graph.editor import Editor
 from quantlab.graph.passes import copy
-from quantlab.graph.sites import Activation, Placement, Weight
-from quantlab.qparams import QParams, per_channel, quantize, symmetric, unsigned
+from quantlab.graph.sites import Activation, Bias, Placement, Weight
+from quantlab.qparams import (
+    QParams,
+    in_float16,
+    per_channel,
+    quantize,
+    quantize_bias,
+    symmetric,
+    unsigned,
+)
 from quantlab.records import TensorThreshold, Thresholds
 
 
 def insert_qdq(
-    model: ir.Model, placement: Placement, thresholds: Thresholds, *, policy: str = "tensorrt"
+    model: ir.Model,
+    placement: Placement,
+    thresholds: Thresholds,
+    *,
+    policy: str = "tensorrt",
+    float16: bool = False,
 ) -> ir.Model:
     """Return the INT8 model.
 
@@ -30,11 +48,14 @@ def insert_qdq(
         model: the prepared model that was placed; stays as it is.
         placement: of this model, by ``policy``.
         thresholds: at least those of ``placement.tensors``.
-        policy: "tensorrt": INT8 activations; "onnxruntime": UINT8.
+        policy: "tensorrt", "conservative": INT8 activations; "onnxruntime": UINT8; "openvino":
+            UINT8 where never negative.
+        float16: whether all scales are to be numbers that FP16 has.
 
     Raises:
         CacheError: thresholds are missing.
-        ModelError: the placement is not of this model, or weights are not finite.
+        ModelError: the placement is not of this model, weights are not finite, or a scale is
+            beyond FP16.
     """
     missing = [name for name in placement.tensors if name not in thresholds]
     if missing:
@@ -42,12 +63,12 @@ def insert_qdq(
             f"{len(missing)} of {len(placement.tensors)} quantized tensors have no threshold: "
             f"{', '.join(missing)}; calibrate this model again"
         )
-    editor = Editor(copy(model))
+    editor, fit = Editor(copy(model)), _float16 if float16 else _float32
     stored: dict[tuple[str, int | None], ir.Value] = {}
     for weight in placement.weights:
         key = (weight.initializer, weight.axis)
         if key not in stored:
-            stored[key] = _store(editor, weight)
+            stored[key] = _store(editor, weight, fit)
         editor.node(weight.edge.node).replace_input_with(weight.edge.index, stored[key])
     for weight in placement.weights:
         editor.remove_unused(editor.tensor(weight.initializer))
@@ -60,16 +81,36 @@ def insert_qdq(
     for activation in placement.activations:
         threshold = thresholds[activation.tensor]
         minimum = lowest.get(activation.tensor, threshold.minimum)
-        _insert(editor, activation, grid(replace(threshold, minimum=minimum), policy))
+        params = grid(replace(threshold, minimum=minimum), policy)
+        _insert(editor, activation, fit(activation.tensor, params))
+    for bias in placement.biases:
+        _store_bias(editor, bias)
     editor.model.graph.sort()
     return editor.model
 
 
 def grid(threshold: TensorThreshold, policy: str) -> QParams:
     """Return how a policy quantizes an activation with this threshold."""
-    if policy == "onnxruntime":
+    unfit = policy == "openvino" and threshold.minimum < 0
+    if policy in ("onnxruntime", "openvino") and not unfit:
         return unsigned(threshold.threshold, threshold.minimum)
     return symmetric(threshold.threshold)
+
+
+Fit = Callable[[str, QParams], QParams]
+
+
+def _float32(tensor: str, params: QParams) -> QParams:  # noqa: ARG001  # as _float16
+    return params
+
+
+def _float16(tensor: str, params: QParams) -> QParams:
+    try:
+        return in_float16(params)
+    except ValueError as error:
+        raise ModelError(
+            f"tensor {tensor!r}: {error}; build INT8 with FP32 around it ('engines.around: fp32')"
+        ) from error
 
 
 def _insert(editor: Editor, activation: Activation, params: QParams) -> None:
@@ -85,7 +126,7 @@ def _insert(editor: Editor, activation: Activation, params: QParams) -> None:
         editor.node(edge.node).replace_input_with(edge.index, real)
 
 
-def _store(editor: Editor, weight: Weight) -> ir.Value:
+def _store(editor: Editor, weight: Weight, fit: Fit) -> ir.Value:
     name = weight.initializer
     source = editor.tensor(name)
     if source.const_value is None:
@@ -96,9 +137,9 @@ def _store(editor: Editor, weight: Weight) -> ir.Value:
             f"weights {name!r} hold NaN or infinite values, which no scale fits; repair the model"
         )
     if weight.axis is None:
-        params = symmetric(float(abs(array).max(initial=0.0)))
+        params = fit(name, symmetric(float(abs(array).max(initial=0.0))))
     else:
-        params = per_channel(array, weight.axis)
+        params = fit(name, per_channel(array, weight.axis))
     inputs = (
         editor.constant(f"{name}_quantized", quantize(array, params)),
         editor.constant(f"{name}_scale", params.scale),
@@ -107,3 +148,30 @@ def _store(editor: Editor, weight: Weight) -> ir.Value:
     real = editor.insert("DequantizeLinear", inputs, f"{name}_dequantized", axis=weight.axis)
     real.dtype, real.shape = ir.DataType.FLOAT, source.shape
     return real
+
+
+def _store_bias(editor: Editor, bias: Bias) -> None:
+    """Store a bias as INT32 on the grid of the products: the scales of both factors multiplied."""
+    node, source = editor.node(bias.edge.node), editor.tensor(bias.initializer)
+    if source.const_value is None:
+        raise ModelError(f"bias {bias.initializer!r} is not constant; place this very model again")
+    scale = _scale(node, 0) * _scale(node, 1)
+    array = source.const_value.numpy()
+    inputs = (
+        editor.constant(f"{bias.initializer}_quantized", quantize_bias(array, scale)),
+        editor.constant(f"{bias.initializer}_scale", scale),
+    )
+    real = editor.insert("DequantizeLinear", inputs, f"{bias.initializer}_dequantized", axis=0)
+    real.dtype, real.shape = ir.DataType.FLOAT, source.shape
+    node.replace_input_with(bias.edge.index, real)
+    editor.remove_unused(source)
+
+
+def _scale(node: ir.Node, index: int) -> NDArray[np.float32]:
+    """Return the scale of what a node reads through DequantizeLinear."""
+    value = node.inputs[index]
+    pair = None if value is None else value.producer()
+    scale = None if pair is None else pair.inputs[1]
+    if scale is None or scale.const_value is None:
+        raise ModelError(f"input {index} of node {node.name!r} is not quantized; place it again")
+    return np.asarray(scale.const_value.numpy(), np.float32)

@@ -1,63 +1,140 @@
-"""Where ONNX Runtime's CPU provider wants Q/DQ, as a table.
+"""Where ONNX Runtime's CPU provider wants Q/DQ, as a table of kernels.
 
 Its integer kernels are formed from a node whose inputs all come from DequantizeLinear and whose
 output goes to QuantizeLinear alone, so outputs are quantized too, behind a Relu or Clip that the
 quantization swallows.  Matrix products also have a form that gives float32.  The fast kernels
-take uint8 activations and int8 weights; the bias is quantized by ONNX Runtime itself.
+take uint8 activations and int8 weights; ONNX Runtime quantizes the bias itself, but not that of a
+Gemm that gives float32.
 
-Source: onnxruntime/core/optimizer/qdq_transformer/selectors_actions (node group selectors).
+Source: onnxruntime/core/optimizer/qdq_transformer/selectors_actions (node group selectors), and the
+graphs that ONNX Runtime 1.32 makes (tests/graph/test_integer_kernels.py reads them).
 """
 
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from quantlab.graph.sites import Edge, Groups, Placement, Weight, build, inside_subgraphs
+from quantlab.graph.moving import moved
+from quantlab.graph.pins import forced, pinned
+from quantlab.graph.sites import (
+    Bias,
+    Edge,
+    Groups,
+    Placement,
+    Weight,
+    build,
+    inside_subgraphs,
+)
 from quantlab.graph.view import CLAMPS, STANDARD, attribute_int, constant, only_reader, rank
 from quantlab.records import Decision
 
-
-class Needs(Enum):
-    """What a node must have to be quantized."""
-
-    WEIGHTS = "constant float32 weights"
-    INTEGERS = "inputs that are all quantized"
+SOURCE = "ONNX Runtime 1.32, qdq_transformer"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What the policy does with an operator.
+class KernelRule:
+    """Why a node has an integer kernel, or has none.
 
     Attributes:
-        needs: when a node of this type is quantized.
-        one_scale: whether its input and output must be on the same grid.
-        float_output: whether its kernel gives float32, so that the output is not quantized.
+        name: what decisions and reports call it.
+        reason: why, in a sentence that can follow "because".
+        source: who says so.
     """
 
-    needs: Needs
-    one_scale: bool = False
-    float_output: bool = False
+    name: str
+    reason: str
+    source: str = SOURCE
 
 
-TABLE: dict[str, Row] = {
-    "Conv": Row(Needs.WEIGHTS),
-    "Gemm": Row(Needs.WEIGHTS),
-    "MatMul": Row(Needs.WEIGHTS, float_output=True),
-    "Add": Row(Needs.INTEGERS),
-    "Concat": Row(Needs.INTEGERS),
-    "AveragePool": Row(Needs.INTEGERS),
-    "GlobalAveragePool": Row(Needs.INTEGERS),
-    "MaxPool": Row(Needs.INTEGERS, one_scale=True),
-    "Reshape": Row(Needs.INTEGERS, one_scale=True),
-    "Flatten": Row(Needs.INTEGERS, one_scale=True),
-    "Transpose": Row(Needs.INTEGERS, one_scale=True),
-    "Squeeze": Row(Needs.INTEGERS, one_scale=True),
-    "Unsqueeze": Row(Needs.INTEGERS, one_scale=True),
+WEIGHTS = KernelRule(
+    "kernel-weights", "an integer kernel of UINT8 activations and constant INT8 weights"
+)
+INTEGERS = KernelRule("kernel-integers", "an integer kernel, and all of its inputs are quantized")
+MOVES = KernelRule(
+    "kernel-moves", "it only moves elements, and does so in integers where its input is quantized"
+)
+
+KERNELS: dict[str, KernelRule] = {
+    **dict.fromkeys(("Conv", "Gemm", "MatMul"), WEIGHTS),
+    **dict.fromkeys(
+        ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"),
+        INTEGERS,
+    ),
+    **dict.fromkeys(("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), MOVES),
+    **dict.fromkeys(("Split", "Slice", "Gather", "DepthToSpace", "Resize"), MOVES),
 }
+"""Operators that have an integer kernel, and what it needs."""
 
-DATA_INPUTS = {"Add": 2}
+FLOAT_OUTPUT = frozenset({"MatMul"})
+"""Operators whose integer kernel gives float32, so that the output is not quantized."""
+
+BIAS = 2
+"""Input of a Gemm that is added to the product."""
+
+DATA_INPUTS = {"Add": 2, "Mul": 2}
 """Inputs that carry activations, where it is not the first alone; Concat: all."""
+
+
+def _pinned(node: ir.Node, _: "Site") -> bool:
+    return pinned(node)
+
+
+def _computed_weights(node: ir.Node, site: "Site") -> bool:
+    weight = node.inputs[1] if site.needs_weights else None
+    known = constant(weight) and weight is not None and weight.dtype == ir.DataType.FLOAT
+    return site.needs_weights and not known
+
+
+def _no_matrix(node: ir.Node, site: "Site") -> bool:
+    return site.needs_weights and node.op_type != "Conv" and rank(node.inputs[1]) != 2
+
+
+def _interpolates(node: ir.Node, _: "Site") -> bool:
+    return node.op_type in ("Resize", "Gather") and not moved(node)
+
+
+def _float_inputs(_: ir.Node, site: "Site") -> bool:
+    return not site.needs_weights and not all(value in site.quantized for value in site.data)
+
+
+def _model_output(node: ir.Node, site: "Site") -> bool:
+    if node.op_type == "Gemm" and not site.outputs:
+        return False
+    return not forced(node) and any(value.is_graph_output() for value in site.outputs)
+
+
+REFUSALS: tuple[tuple[KernelRule, Callable[[ir.Node, "Site"], bool]], ...] = (
+    (KernelRule("pinned", "the config keeps it in floating point", "the config's pins"), _pinned),
+    (KernelRule("float-weights", "it has no constant float32 weights"), _computed_weights),
+    (KernelRule("no-matrix", "its weights are no matrix"), _no_matrix),
+    (KernelRule("no-move", "it interpolates, or looks up constants"), _interpolates),
+    (KernelRule("float-inputs", "not all of its inputs are quantized"), _float_inputs),
+    (
+        KernelRule("model-output", "its output is an output of the model, which stays float32"),
+        _model_output,
+    ),
+)
+"""Why a node of KERNELS is not quantized; the first that holds is told."""
+
+RULES: tuple[KernelRule, ...] = (WEIGHTS, INTEGERS, MOVES, *(rule for rule, _ in REFUSALS))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A node as its kernel would have it.
+
+    Attributes:
+        needs_weights: whether the kernel has constant weights.
+        data: the activations that it reads.
+        outputs: what is to be quantized of what it gives, behind a Relu or Clip.
+        quantized: the tensors that are quantized so far.
+    """
+
+    needs_weights: bool
+    data: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+    quantized: dict[ir.Value, list[Edge]]
 
 
 def place_onnxruntime(model: ir.Model) -> Placement:
@@ -65,54 +142,69 @@ def place_onnxruntime(model: ir.Model) -> Placement:
     edges: dict[ir.Value, list[Edge]] = {}
     weights: list[Weight] = []
     decisions: list[Decision] = []
+    biases: list[Bias] = []
     ties = Groups()
     for node in model.graph:
-        row = TABLE.get(node.op_type) if node.domain in STANDARD else None
-        if row is None:
+        kernel = KERNELS.get(node.op_type) if node.domain in STANDARD else None
+        if kernel is None:
             continue
-        refusal = _refusal(node, row, edges)
-        decisions.append(_decision(node, row, refusal))
+        site = _site(node, kernel, edges)
+        refusal = next((rule for rule, holds in REFUSALS if holds(node, site)), None)
+        rule = refusal or kernel
+        decisions.append(
+            Decision(str(node.name), node.op_type, refusal is None, rule.name, rule.reason)
+        )
         if refusal:
             continue
-        data = _data(node)
-        if row.needs is Needs.WEIGHTS:
+        if site.needs_weights:
             weights.append(_weight(node))
-            data = data[:1]
-        for value in data:
+        if node.op_type == "Gemm" and not site.outputs and len(node.inputs) > BIAS:
+            biases.append(_bias(node))
+        for value in site.data:
             _read(edges, value, node)
-        if not row.float_output:
-            output = _clamped(node.outputs[0])
-            _read_all(edges, output, node)
-            if row.one_scale:
-                ties.join(data[0], output)
+        for value in site.outputs:
+            _read_all(edges, value, node)
+            if kernel is MOVES:
+                ties.join(site.data[0], value)
     decisions.extend(inside_subgraphs(model, {"Conv", "Gemm", "MatMul"}))
-    return build(model, edges, weights, decisions, ties)
+    return replace(build(model, edges, weights, decisions, ties), biases=tuple(biases))
 
 
-def _refusal(node: ir.Node, row: Row, edges: dict[ir.Value, list[Edge]]) -> str:
-    """Return why a node is not quantized, "" if it is."""
-    if row.needs is Needs.WEIGHTS:
-        weight = node.inputs[1]
-        if not constant(weight) or weight is None or weight.dtype != ir.DataType.FLOAT:
-            return "it has no constant float32 weights"
-        if node.op_type != "Conv" and rank(weight) != 2:
-            return "its weights are no matrix"
-    elif not all(value in edges for value in _data(node)):
-        return "not all of its inputs are quantized"
-    if not row.float_output and _clamped(node.outputs[0]).is_graph_output():
-        return "its output is an output of the model, which stays float32"
-    return ""
-
-
-def _decision(node: ir.Node, row: Row, refusal: str) -> Decision:
-    reason = refusal or f"it has {row.needs.value}"
-    rule = f"onnxruntime-{row.needs.name.lower()}"
-    return Decision(str(node.name), node.op_type, not refusal, rule, reason)
-
-
-def _data(node: ir.Node) -> list[ir.Value]:
+def _site(node: ir.Node, kernel: KernelRule, edges: dict[ir.Value, list[Edge]]) -> Site:
     count = len(node.inputs) if node.op_type == "Concat" else DATA_INPUTS.get(node.op_type, 1)
-    return [value for value in node.inputs[:count] if value is not None]
+    floats = node.op_type in FLOAT_OUTPUT or (node.op_type == "Gemm" and _gives_floats(node))
+    given = () if floats else tuple(node.outputs)
+    return Site(
+        needs_weights=kernel is WEIGHTS,
+        data=tuple(value for value in node.inputs[:count] if value is not None),
+        outputs=tuple(_clamped(value) for value in given),
+        quantized=edges,
+    )
+
+
+def _gives_floats(node: ir.Node) -> bool:
+    """Whether a Gemm is an output of the model and its bias can be INT32."""
+    plain = all(_factor(node, name) == 1 for name in ("alpha", "beta"))
+    bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
+    fits = bias is None or (constant(bias) and rank(bias) == 1 and _columns(node) == bias.shape)
+    return node.outputs[0].is_graph_output() and plain and fits
+
+
+def _columns(node: ir.Node) -> ir.Shape | None:
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or len(weight.shape) != 2:
+        return None
+    return ir.Shape((weight.shape[0 if attribute_int(node, "transB", 0) else 1],))
+
+
+def _factor(node: ir.Node, name: str) -> float:
+    found = node.attributes.get(name)
+    return 1.0 if found is None else found.as_float()
+
+
+def _bias(node: ir.Node) -> Bias:
+    bias = node.inputs[BIAS]
+    return Bias(Edge(str(node.name), BIAS), str(bias.name) if bias else "")
 
 
 def _weight(node: ir.Node) -> Weight:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from quantlab.errors import ModelError
 from quantlab.graph import PASSES
+from quantlab.graph.qdq_points import quantized
 from quantlab.graph.view import STANDARD, attribute_int
 
 
@@ -29,11 +30,12 @@ def prepare(model: ir.Model) -> Prepared:
     Raises:
         ModelError: already quantized, in training mode, or a pass cannot do its work.
     """
-    quantized = [node for node in _nodes(model) if node.op_type == "QuantizeLinear"]
-    if quantized:
+    before = quantized(model)
+    if before:
         raise ModelError(
-            f"the model is quantized already: {len(quantized)} QuantizeLinear nodes, the first "
-            f"is {quantized[0].name!r}; give the FP32 model it was made from"
+            f"the model is quantized already: {len(before)} nodes quantize or compute in integers, "
+            f"the first is {before[0].op_type} {before[0].name!r}; give the FP32 model it was made "
+            "from, or see what TensorRT makes of it with 'quantlab migrate MODEL.onnx'"
         )
     training = [node for node in _nodes(model) if _trains(node)]
     if training:

@@ -18,23 +18,23 @@ from quantlab.graph.passes import PassResult, copy
 TARGET_OPSET = 13
 
 
-def raise_opset(model: ir.Model) -> PassResult:
-    """Convert a model below TARGET_OPSET to it.
+def raise_opset(model: ir.Model, target: int = TARGET_OPSET) -> PassResult:
+    """Convert a model below opset ``target`` to it.
 
     Raises:
         ModelError: the converter of onnx has no rule for one of the operators.
     """
     before = opset(model)
-    if before >= TARGET_OPSET:
+    if before >= target:
         return PassResult(model, changed=False)
     from onnxscript.version_converter import ConvertVersionPass
 
     with _reasons("onnxscript.version_converter") as reasons:
-        result = ConvertVersionPass(TARGET_OPSET, fallback=True)(copy(model))
+        result = ConvertVersionPass(target, fallback=True)(copy(model))
     if not result.modified:
         raise ModelError(
-            f"the model cannot be raised from opset {before} to {TARGET_OPSET}"
-            f"{': ' + reasons[-1] if reasons else ''}; export it again with opset 13 or newer"
+            f"the model cannot be raised from opset {before} to {target}"
+            f"{': ' + reasons[-1] if reasons else ''}; export it again with opset {target} or newer"
         )
     converted = result.model
     imports = [

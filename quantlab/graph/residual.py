@@ -4,14 +4,15 @@ Engines fuse an Add into the convolution of one of its branches and read the oth
 Quantizing the fused branch too would cut the convolution off from the Add, so it is found first.
 """
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 
-from quantlab.graph.view import CONVOLUTIONS, graph_input, only_reader, sole_input
+from quantlab.graph.elementwise import function_of
+from quantlab.graph.normalization import normalizes
+from quantlab.graph.rules import Known
+from quantlab.graph.view import CONVOLUTIONS, graph_input
 
 
-def identity_branch(node: ir.Node, quantized: Callable[[ir.Node], bool]) -> int | None:
+def identity_branch(node: ir.Node, known: Known) -> int | None:
     """Return which input of an Add is the residual one, None if the Add is no residual.
 
     The other input is the output of a convolution that the Add is fused into.  Where both are (a
@@ -19,12 +20,12 @@ def identity_branch(node: ir.Node, quantized: Callable[[ir.Node], bool]) -> int 
 
     Args:
         node: an Add.
-        quantized: whether a convolution is quantized.
+        known: says whether a convolution is quantized.
     """
     left, right = node.inputs
     if left is None or right is None or left is right or _broadcast(left, right):
         return None
-    fused = [_fused(value, node, quantized) for value in (left, right)]
+    fused = [_fused(value, node, known) for value in (left, right)]
     if not any(fused):
         return None
     if all(fused):
@@ -33,19 +34,28 @@ def identity_branch(node: ir.Node, quantized: Callable[[ir.Node], bool]) -> int 
     return None if graph_input(node.inputs[residual]) else residual
 
 
-def _fused(value: ir.Value, add: ir.Node, quantized: Callable[[ir.Node], bool]) -> bool:
+def normalized_stream(node: ir.Node) -> bool:
+    """Whether a branch of an Add normalizes what it read from the other, as in a transformer."""
+    left, right = node.inputs
+    if left is None or right is None:
+        return False
+    return any(map(normalizes, _since(left, right) | _since(right, left)))
+
+
+def _fused(value: ir.Value, add: ir.Node, known: Known) -> bool:
     """Whether ``value`` is what a quantized convolution gives to ``add`` alone.
 
-    Followed backwards are activations and operations with constants that alone read their input.
+    Followed backwards are element-wise functions that alone read their source.
     """
-    reader, node = add, value.producer()
-    while only_reader(value) is reader and node is not None:
-        if node.op_type in CONVOLUTIONS:
-            return quantized(node)
-        inner = sole_input(node)
-        if inner is None:
+    readers = frozenset({add})
+    while not value.is_graph_output() and readers.issuperset(value.consumers()):
+        node = value.producer()
+        if node is not None and node.op_type in CONVOLUTIONS:
+            return known.quantized(node)
+        function = function_of(value)
+        if function is None:
             return False
-        value, reader, node = inner, node, inner.producer()
+        value, readers = function.source, function.nodes
     return False
 
 
@@ -60,7 +70,7 @@ def _broadcast(left: ir.Value, right: ir.Value) -> bool:
 
 def _depth(value: ir.Value, other: ir.Value) -> int:
     """Longest path, in nodes, from ``value`` back to the ancestors it shares with ``other``."""
-    own = _ancestors(value) - _ancestors(other)
+    own = _since(value, other)
     end = value.producer()
     depths: dict[ir.Node | None, int] = {}
     for node in () if end is None or end.graph is None else end.graph:  # sources come first
@@ -68,6 +78,11 @@ def _depth(value: ir.Value, other: ir.Value) -> int:
             before = (depths.get(v.producer(), 0) for v in node.inputs if v is not None)
             depths[node] = 1 + max(before, default=0)
     return depths.get(end, 0)
+
+
+def _since(value: ir.Value, other: ir.Value) -> set[ir.Node]:
+    """Return what ``value`` is computed by and ``other`` is not."""
+    return _ancestors(value) - _ancestors(other)
 
 
 def _ancestors(value: ir.Value) -> set[ir.Node]:

@@ -1,6 +1,6 @@
 """Where Q/DQ goes: the records that placement returns, and how tensors share scales."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -46,6 +46,19 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
+class Bias:
+    """A constant bias that is stored as INT32, on the grid of the products that it is added to.
+
+    Attributes:
+        edge: the input that reads it, of a node whose inputs 0 and 1 are quantized.
+        initializer: its name.
+    """
+
+    edge: Edge
+    initializer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """What of a model is quantized.
 
@@ -58,6 +71,7 @@ class Placement:
         implicit: float tensors that are neither quantized nor derived, in graph order.  TensorRT
             8.6 to 10 also wants a cache entry for these; explicit Q/DQ does not.
         decisions: one for each operator that could be quantized, in graph order.
+        biases: those that are quantized too; TensorRT takes none.
     """
 
     activations: tuple[Activation, ...]
@@ -66,6 +80,7 @@ class Placement:
     derived: Mapping[str, str]
     implicit: tuple[str, ...]
     decisions: tuple[Decision, ...]
+    biases: tuple[Bias, ...] = ()
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -132,16 +147,34 @@ def tensors(model: ir.Model) -> Iterator[ir.Value]:
             yield value
 
 
-def same_scale(model: ir.Model) -> Groups:
-    """Return the sets of tensors that one grid serves: moved, max-pooled, concatenated."""
+def same_scale(model: ir.Model, integers: Callable[[ir.Node], bool]) -> Groups:
+    """Return the sets of tensors that one grid serves: moved, max-pooled, concatenated.
+
+    Args:
+        model: placed.
+        integers: whether a node moves integers; others share no grid unless they always do.
+    """
     groups = Groups()
     for node in model.graph:
-        if node.op_type in SAME_SCALE | {"Concat"}:
+        if node.op_type in SAME_SCALE | {"Concat"} or integers(node):
             sources = node.inputs if node.op_type == "Concat" else node.inputs[:1]
             for value in sources:
                 if value is not None and not constant(value):
-                    groups.join(value, node.outputs[0])
+                    for made in node.outputs:
+                        groups.join(value, made)
     return groups
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRule:
+    """Why a node inside another one is not quantized."""
+
+    name: str = "subgraph"
+    reason: str = "bodies of If, Loop and Scan are not quantized"
+    source: str = "TensorRT's ONNX parser: Q/DQ belong to the main graph"
+
+
+SUBGRAPH = BodyRule()
 
 
 def inside_subgraphs(model: ir.Model, ops: Set[str]) -> Iterator[Decision]:
@@ -153,9 +186,8 @@ def inside_subgraphs(model: ir.Model, ops: Set[str]) -> Iterator[Decision]:
                     node=str(inner.name),
                     op=inner.op_type,
                     quantized=False,
-                    rule="subgraph",
-                    reason=f"inside {node.op_type} {node.name!r}; bodies of If, Loop and Scan "
-                    "are not quantized",
+                    rule=SUBGRAPH.name,
+                    reason=f"inside {node.op_type} {node.name!r}; {SUBGRAPH.reason}",
                 )
 
 

@@ -1,10 +1,9 @@
-"""One small network for each placement rule, and the text that its golden file holds.
+"""A small network for each placement rule, and the text that its golden file holds.
 
 ``PYTHONPATH=. python -P -m tests.graph.cases`` writes the golden files anew, after a deliberate
 change of a rule; read the difference before keeping it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,11 +12,15 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto
 
+from quantlab.graph.followers import follow
 from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.model import load
+from quantlab.graph.pins import pin
 from quantlab.graph.placement import Placement, place
 from quantlab.graph.prepare import prepare
-from quantlab.records import TensorThreshold
+from quantlab.records import Decision, TensorThreshold
+from tests.graph import cases_joins, cases_layers, cases_policies
+from tests.graph.case import Case
 from tests.models import Net, write
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "graph"
@@ -28,6 +31,13 @@ def conv() -> onnx.ModelProto:
     x = net.relu(net.norm(net.conv(net.input(shape=("N", 1, 8, 8)), (1, 32), name="stem"), 32))
     x = net.conv(x, (32, 32), groups=32, name="depthwise")
     return net.finish(net.conv(x, (32, 16), kernel=1, bias=True, name="pointwise"))
+
+
+def pinned() -> onnx.ModelProto:
+    net = Net()
+    x = net.relu(net.conv(net.input(), (16, 32), name="stem"))
+    x = net.relu(net.conv(x, (32, 32), name="body.0"))
+    return net.finish(net.conv(x, (32, 32), name="body.1"))
 
 
 def small_channels() -> onnx.ModelProto:
@@ -61,15 +71,6 @@ def grouped_conv_transpose() -> onnx.ModelProto:
     net = Net()
     x = net.input(shape=("N", 32, 8, 8))
     return net.finish(net.conv_transpose(x, (32, 32), groups=2, name="up"))
-
-
-def dynamic_product() -> onnx.ModelProto:
-    net = Net()
-    x = net.input(shape=("N", 6, 32))
-    q, k, v = (net.matmul(x, (32, 32), name=name) for name in "qkv")
-    turned = net.add("Transpose", [k], attributes={"perm": [0, 2, 1]})
-    scores = net.add("Softmax", [net.add("MatMul", [q, turned], name="scores")])
-    return net.finish(net.add("MatMul", [scores, v], name="mixed"))
 
 
 def matrix_vector() -> onnx.ModelProto:
@@ -156,28 +157,35 @@ def recurrent() -> onnx.ModelProto:
     return net.finish(net.add("LSTM", [x, w, r], name="lstm", attributes={"hidden_size": 16}))
 
 
-CASES: dict[str, Callable[[], onnx.ModelProto]] = {
-    "not-float32": not_float32,
-    "computed-weights": computed_weights,
-    "small-channels": small_channels,
-    "conv": conv,
-    "conv-transpose": conv_transpose,
-    "grouped-conv-transpose": grouped_conv_transpose,
-    "dynamic-product": dynamic_product,
-    "matrix-vector": matrix_vector,
-    "narrow-product": narrow_product,
-    "product": product,
-    "constant-add": constant_add,
-    "residual-add": residual_add,
-    "float-add": float_add,
-    "integer-max": integer_max,
-    "float-max": float_max,
-    "integer-average": integer_average,
-    "float-average": float_average,
-    "concat": concat,
-    "recurrent": recurrent,
+OWN: dict[str, Case] = {
+    "pinned": Case("pinned", pinned, layers={"body.*": "fp16", "*.1": "fp32"}),
+    "not-float32": Case("not-float32", not_float32),
+    "computed-weights": Case("computed-weights", computed_weights),
+    "small-channels": Case("small-channels", small_channels),
+    "conv": Case("conv", conv),
+    "conv-transpose": Case("conv-transpose", conv_transpose),
+    "grouped-conv-transpose": Case("grouped-conv-transpose", grouped_conv_transpose),
+    "matrix-vector": Case("matrix-vector", matrix_vector),
+    "narrow-product": Case("narrow-product", narrow_product),
+    "product": Case("product", product),
+    "constant-add": Case("constant-add", constant_add),
+    "residual-add": Case("residual-add", residual_add),
+    "float-add": Case("float-add", float_add),
+    "integer-max": Case("integer-max", integer_max),
+    "float-max": Case("float-max", float_max),
+    "integer-average": Case("integer-average", integer_average),
+    "float-average": Case("float-average", float_average),
+    "concat": Case("concat", concat),
+    "recurrent": Case("recurrent", recurrent),
 }
-"""By the name of the rule that the network is about."""
+
+CASES: dict[str, Case] = {
+    **OWN,
+    **cases_layers.CASES,
+    **cases_joins.CASES,
+    **cases_policies.CASES,
+}
+"""By the name of the golden file."""
 
 
 def prepared(model: onnx.ModelProto, folder: Path) -> ir.Model:
@@ -185,27 +193,30 @@ def prepared(model: onnx.ModelProto, folder: Path) -> ir.Model:
     return prepare(load(write(model, folder / "model.onnx"))).model
 
 
-def describe(rule: str, folder: Path, policy: str = "tensorrt") -> str:
+def describe(name: str, folder: Path) -> str:
     """Return the text of a golden file: the graph before, the placement, the graph after."""
-    before = prepared(CASES[rule](), folder)
-    placement = place(before, policy)
+    case = CASES[name]
+    before = pin(prepared(case.build(), folder), case.layers)
+    placement = place(before, case.policy)
     one = {name: TensorThreshold(name, 1.0, 1.0, "fixed", 0.0) for name in placement.tensors}
-    after = insert_qdq(before, placement, one, policy=policy)
+    after = insert_qdq(before, placement, one, policy=case.policy)
     parts = {
         "before": _nodes(before),
-        "decisions": [
-            f"{d.op} {d.node}: {'INT8' if d.quantized else 'float'} ({d.rule})"
-            for d in placement.decisions
-        ],
+        "decisions": list(map(_decision, placement.decisions)),
         "scales": _scales(placement),
         "after": _nodes(after),
+        "others": list(map(_decision, follow(before, placement))),
     }
-    text = [
-        f"# {policy} policy, rule {rule}; written by PYTHONPATH=. python -P -m tests.graph.cases"
-    ]
+    written = "written by PYTHONPATH=. python -P -m tests.graph.cases"
+    text = [f"# {case.policy} policy, rule {case.rule}; {written}"]
     for title, lines in parts.items():
         text += ["", f"[{title}]", *lines]
     return "\n".join(text) + "\n"
+
+
+def _decision(decision: Decision) -> str:
+    kind = "INT8" if decision.quantized else "float"
+    return f"{decision.op} {decision.node}: {kind} ({decision.rule})"
 
 
 def _scales(placement: Placement) -> list[str]:
@@ -229,5 +240,5 @@ def _axis(node: ir.Node) -> str:
 
 if __name__ == "__main__":
     with TemporaryDirectory() as temporary:
-        for rule in CASES:
-            (GOLDEN / f"{rule}.txt").write_text(describe(rule, Path(temporary)))
+        for case in CASES:
+            (GOLDEN / f"{case}.txt").write_text(describe(case, Path(temporary)))

@@ -13,7 +13,7 @@ from quantlab.errors import CacheError, ModelError
 from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.model import load, save
 from quantlab.graph.placement import POLICIES, place
-from quantlab.qparams import fake_quantize, per_channel
+from quantlab.qparams import fake_quantize, per_channel, quantize_bias
 from tests.graph.cases import prepared
 from tests.graph.running import relative_error, run, thresholds
 from tests.models import BLOCKS, Net, feeds, residual, stacked
@@ -57,10 +57,14 @@ def test_written_as_the_parsers_want_it(policy: str, tmp_path: Path) -> None:
     original = residual()
     model = prepared(original, tmp_path)
     made = quantized(model, feeds(original), tmp_path, policy)
-    types = {"tensorrt": {ir.DataType.INT8}, "onnxruntime": {ir.DataType.INT8, ir.DataType.UINT8}}
+    types = {ir.DataType.INT8} | ({ir.DataType.UINT8} if POLICIES[policy].unsigned else set())
     nodes = [n for n in made.graph if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert nodes
+    biases = {node for node in nodes if len(node.inputs) == 2}
+    assert len(biases) == (policy == "onnxruntime"), "of the Gemm whose output stays float32"
     for node in nodes:
+        if node in biases:
+            continue
         _, scale, zero = (v.const_value for v in node.inputs if v is not None)
         data, *_ = node.inputs
         if data is not None and data.const_value is not None:
@@ -68,10 +72,10 @@ def test_written_as_the_parsers_want_it(policy: str, tmp_path: Path) -> None:
             assert data.dtype == ir.DataType.INT8
         assert scale is None or (scale.dtype == ir.DataType.FLOAT and (scale.numpy() > 0).all())
         assert zero is not None
-        assert zero.dtype in types[policy]
+        assert zero.dtype in types
         assert scale is not None
         assert zero.shape == scale.shape
-        if policy == "tensorrt":
+        if policy != "onnxruntime":
             assert not zero.numpy().any()
 
 
@@ -190,3 +194,25 @@ def test_weights_read_by_a_float_node_too_stay_beside(tmp_path: Path) -> None:
     assert {"conv.weight", "conv.weight_quantized"} <= set(made.graph.initializers)
     save(made, tmp_path / "int8.onnx")
     load(tmp_path / "int8.onnx")
+
+
+def test_a_bias_is_rounded_on_the_grid_of_the_products(tmp_path: Path) -> None:
+    original = residual()
+    model = prepared(original, tmp_path)
+    made = quantized(model, feeds(original), tmp_path, "onnxruntime").graph.initializers
+    name = "classifier.bias"
+    stored, scale = (made[f"{name}_{part}"].const_value for part in ("quantized", "scale"))
+    assert stored is not None
+    assert scale is not None
+    assert stored.dtype == ir.DataType.INT32
+    before = model.graph.initializers[name].const_value
+    assert before is not None
+    error = np.abs(stored.numpy() * scale.numpy() - before.numpy())
+    assert (error <= scale.numpy() * 0.5001).all()
+    assert name not in made
+
+
+def test_a_bias_beyond_int32_is_clipped() -> None:
+    bias = np.array([1e30, -np.inf, 0.25, np.inf], np.float32)
+    got = quantize_bias(bias, np.array(0.5, np.float32))
+    np.testing.assert_array_equal(got, [2**31 - 1, -(2**31), 0, 2**31 - 1])

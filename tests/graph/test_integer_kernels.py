@@ -31,9 +31,9 @@ def int8(model_name: str, folder: Path, policy: str) -> Path:
     original = {
         "residual": residual(channels=32),
         "stacked": stacked(["residual", "depthwise", "concat", "shortcut"]),
-        "deconvolution": CASES["conv-transpose"](),
-        "products": CASES["product"](),
-        "pooled": CASES["integer-max"](),
+        "deconvolution": CASES["conv-transpose"].build(),
+        "products": CASES["product"].build(),
+        "pooled": CASES["integer-max"].build(),
     }[model_name]
     given = feeds(original)
     model = prepared(original, folder)
