@@ -94,3 +94,23 @@ def _dump(target: Path, content: str | bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder; it becomes ``path``, which must not exist, when the block succeeds.
+
+    Raises:
+        OutputError: ``path`` exists, or it cannot be written; then nothing is left.
+    """
+    if path.exists():
+        raise OutputError(f"{path} exists and would be replaced; delete it or name another folder")
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", suffix=".partial", dir=path.parent
+        ) as temporary:
+            folder = Path(temporary) / path.name
+            folder.mkdir()
+            yield folder
+            folder.rename(path)

@@ -13,7 +13,8 @@
 Reading tells them apart by content, writing by suffix.  Values are amax, not amax / 127.
 
 Units: amax in the tensor's own units.
-Source: onnxruntime 1.31 quantization/{quant_utils,calibrate}.py and CalTableFlatBuffers/*.py.
+Source: onnxruntime 1.31 and 1.32 quantization/{quant_utils,calibrate}.py, CalTableFlatBuffers/*.py
+and, for what the provider reads, core/providers/tensorrt/tensorrt_execution_provider_utils.h.
 Limits: ONNX Runtime writes max(highest, lowest) into the first two forms, so a tensor in [-5, 1]
 stands there as 1, which no reader can tell; the JSON form has both ends and is the one to convert.
 """

@@ -12,7 +12,7 @@ from onnxruntime.quantization.calibrate import TensorData, load_tensors_data
 from onnxruntime.quantization.CalTableFlatBuffers.TrtTable import TrtTable
 from onnxruntime.quantization.quant_utils import write_calibration_table
 
-from quantlab import ort_table
+from quantlab import cache, cachetools, ort_table
 from quantlab.errors import CacheError
 from quantlab.qparams import FLOAT32_MAX
 
@@ -79,6 +79,42 @@ def test_reads_what_onnx_runtime_writes(written: Path) -> None:
     # These two forms have lost the sign before we see them, as the module says.
     for name in ("calibration.flatbuffers", "calibration.cache"):
         assert ort_table.read(written / name) == {"relu": 6.25, "signed": 1.0}
+
+
+def read_by_schema(path: Path) -> dict[str, float]:
+    """Return what the provider reads: ONNX Runtime's own classes over the file's bytes."""
+    table = TrtTable.GetRootAs(path.read_bytes(), 0)
+    entries = [table.Dict(i) for i in range(table.DictLength())]
+    return {entry.Key().decode(): float(entry.Value()) for entry in entries}
+
+
+def test_a_converted_table_has_the_larger_of_both_ends(written: Path) -> None:
+    """ONNX Runtime itself writes max(highest, lowest), without the sign taken off."""
+    assert read_by_schema(written / "calibration.flatbuffers") == {"relu": 6.25, "signed": 1.0}
+    cachetools.convert(written / "calibration.json", written / "made.flatbuffers")
+    assert read_by_schema(written / "made.flatbuffers") == {"relu": 6.25, "signed": 5.0}
+
+
+def test_a_table_that_onnx_runtime_wrote_of_negative_tensors_alone_is_refused(
+    tmp_path: Path,
+) -> None:
+    ends = TensorData(lowest=np.array(-5, np.float32), highest=np.array(-1, np.float32))
+    write_calibration_table({"t": ends}, dir=str(tmp_path))
+    for name in ("calibration.flatbuffers", "calibration.cache"):
+        with pytest.raises(CacheError, match=r"tensor 't': .*not negative, got '-1.0'"):
+            ort_table.read(tmp_path / name)
+    assert ort_table.read(tmp_path / "calibration.json") == {"t": 5.0}
+
+
+def test_a_tensorrt_cache_becomes_amax_and_not_scales(tmp_path: Path) -> None:
+    source = tmp_path / "old.cache"
+    source.write_text("TRT-8601-EntropyCalibration2\nimage: 4000890a\na:0: 3c010204\nzero: 0\n")
+    cachetools.convert(source, tmp_path / "made.flatbuffers")
+    found = read_by_schema(tmp_path / "made.flatbuffers")
+    # 255 * 2048.5 / 2048 and 1, to a float32 scale's last place.
+    assert found == pytest.approx({"image": 255 * 2048.5 / 2048, "a:0": 1, "zero": 0}, rel=2**-24)
+    for tensor, amax in found.items():
+        assert np.float32(amax / 127) == np.float32(cache.read(source).scales[tensor])
 
 
 @pytest.mark.parametrize(
