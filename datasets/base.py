@@ -12,7 +12,8 @@ array, rank for rank; such samples are run one at a time.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,19 @@ class Samples(Protocol):
 
         Raises:
             DataError: unreadable or damaged data, or samples that do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A dataset that knows how an image file becomes what a model takes."""
+
+    def image(self, path: Path, spec: TensorSpec) -> Array:
+        """Return an image as the input takes it, without batch axis.
+
+        Raises:
+            DataError: not an image, or one that does not fit.
         """
         ...
 

@@ -18,6 +18,7 @@ import numpy as np
 from quantlab.datasets.base import Array, Sample, Samples
 from quantlab.datasets.checks import as_label, check_fit, class_names, only_input, same_count
 from quantlab.datasets.columns import DAMAGED, Column, Layout, Readable, Rows, mapped, streamed
+from quantlab.datasets.images import decode
 from quantlab.datasets.pixels import Normalization
 from quantlab.errors import DataError
 from quantlab.records import TensorSpec
@@ -71,7 +72,7 @@ class FashionMnist:
         if labels is not None and self.labels is not None:
             counts[self.labels.name] = labels.shape[0]
         count = same_count(counts, str(self.images.parent))
-        shape = _layout(spec, images)
+        shape = _layout(spec, images.shape[1:])
         check_fit(spec, np.dtype(spec.dtype), shape, images.origin, hint=SHAPES)
 
         def samples(start: int, stop: int) -> Iterator[Sample]:
@@ -86,6 +87,15 @@ class FashionMnist:
                 yield Sample(index, {spec.name: array}, target, origin)
 
         yield Rows(count, samples, names)
+
+    def image(self, path: Path, spec: TensorSpec) -> Array:
+        """Return any image, in grey, as the input takes it; see ``Pictures.image``."""
+        normalization = Normalization(self.scale, (self.mean,), (self.std,))
+        normalization.check_input(spec)
+        pixels = np.asarray(decode(path, str(path), "L"), np.uint8)
+        shape = _layout(spec, pixels.shape)
+        check_fit(spec, np.dtype(spec.dtype), shape, str(path), hint=SHAPES)
+        return normalization.apply(pixels.reshape(shape), spec.dtype)
 
 
 def read_idx(path: Path, *, axes: int) -> Column:
@@ -123,9 +133,9 @@ def _opened(path: Path, *, zipped: bool) -> AbstractContextManager[Readable]:
     return gzip.GzipFile(path) if zipped else path.open("rb")
 
 
-def _layout(spec: TensorSpec, images: Column) -> tuple[int, ...]:
+def _layout(spec: TensorSpec, size: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that an image takes for this input; the first, if none fits."""
-    height, width = images.shape[1:]
+    height, width = size
     shapes: list[tuple[int, ...]] = [
         (1, height, width),
         (height, width, 1),

@@ -122,6 +122,11 @@ class ImageFolder:
         check_fit(spec, array.dtype, array.shape, entry.name, hint=hint)
         return np.ascontiguousarray(array)
 
+    def image(self, path: Path, spec: TensorSpec) -> Array:
+        """Return any image as the input takes it; see ``Pictures.image``."""
+        self._normalization().check_input(spec)
+        return self.read(Entry(path, str(path), None), spec)
+
     def _normalization(self) -> Normalization:
         return Normalization(self.scale, _each(self.mean), _each(self.std))
 

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from quantlab.cli_cache import app as cache_app
+from quantlab.cli_explain import explain
+from quantlab.cli_migrate import migrate
+from quantlab.cli_predict import predict
+from quantlab.cli_trtexec import trtexec
 from quantlab.errors import QuantlabError
 from quantlab.visible import visible_lines
 
@@ -90,11 +94,20 @@ def calibrate(
 
 
 @app.command()
-def build(config: ConfigFile, output: Output = None, *, quiet: Quiet = False) -> None:
+def build(
+    config: ConfigFile,
+    output: Output = None,
+    *,
+    targets: Annotated[
+        str, typer.Option(metavar="sm86,sm89,...", help="GPUs that TensorRT-RTX builds for.")
+    ] = "",
+    quiet: Quiet = False,
+) -> None:
     """Build the engines from the calibration cache."""
     from quantlab import pipeline
 
-    for engine in pipeline.build(config, output=output, progress=_terminal(quiet=quiet)):
+    terminal = _terminal(quiet=quiet)
+    for engine in pipeline.build(config, output=output, progress=terminal, targets=targets):
         typer.echo(f"{engine.precision}: {engine.path}, {engine.size_bytes / 1e6:.2f} MB")
 
 
@@ -127,6 +140,12 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")]) -
 
     found = [reports.load(folder) for folder in runs]
     Console().print(reports.compare_table(found, [folder.resolve().name for folder in runs]))
+
+
+app.command()(explain)
+app.command()(migrate)
+app.command()(predict)
+app.command()(trtexec)
 
 
 @app.command()

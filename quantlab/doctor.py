@@ -2,6 +2,7 @@
 
 from quantlab.collect.executors import EXECUTORS
 from quantlab.engines import ENGINES
+from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
 from quantlab.errors import EngineUnavailable
 
@@ -16,14 +17,22 @@ def findings() -> list[str]:
         f"instruction sets: {' '.join(here['flags']) or 'not told'}",
         "packages: " + ", ".join(f"{name} {found}" for name, found in versions().items()),
     ]
-    for name, engine in ENGINES.items():
-        try:
-            lines.append(f"engine {name}: usable: {engine().available()}")
-        except EngineUnavailable as error:
-            lines.append(f"engine {name}: not usable: {error}")
+    lines += [f"engine {name}: {_engine(engine())}" for name, engine in ENGINES.items()]
     for name, executor in EXECUTORS.items():
         try:
             lines.append(f"executor {name}: usable: {executor().available()}")
         except EngineUnavailable as error:
             lines.append(f"executor {name}: not usable: {error}")
     return lines
+
+
+def _engine(engine: Engine) -> str:
+    try:
+        found = engine.available()
+    except EngineUnavailable as error:
+        return f"not usable: {error}"
+    try:
+        engine.runnable()
+    except EngineUnavailable as error:
+        return f"usable to build: {found}; not to run: {error}"
+    return f"usable: {found}"

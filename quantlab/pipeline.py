@@ -31,6 +31,7 @@ class Run:
 def run(config: Path | str, *, output: Path | None = None, progress: Progress | None = None) -> Run:
     """Do the whole job and return its report; a target that was missed is in ``report.targets``."""
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+        job.engine.runnable()  # what cannot be finished is not begun
         step.calibrate(job)
         step.build(job)
         step.evaluate(job)
@@ -47,10 +48,19 @@ def calibrate(
 
 
 def build(
-    config: Path | str, *, output: Path | None = None, progress: Progress | None = None
+    config: Path | str,
+    *,
+    output: Path | None = None,
+    progress: Progress | None = None,
+    targets: str = "",
 ) -> tuple[Build, ...]:
-    """Build the engines from the calibration that the run folder holds."""
-    with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+    """Build the engines from the calibration that the run folder holds.
+
+    ``targets``, e.g. "sm86,sm89", is in place of the config's ``targets`` for TensorRT-RTX.
+    """
+    told = progress or Silent()
+    with step.started(Path(config), output=output, progress=told, targets=targets) as job:
+        job.engine.available()
         step.check_calibrated(job)
         return step.build(job)
 
@@ -60,6 +70,7 @@ def evaluate(
 ) -> Path:
     """Measure the engines that the run folder holds; return the folder."""
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+        job.engine.runnable()
         step.check_calibrated(job)
         step.check_built(job)
         step.evaluate(job)

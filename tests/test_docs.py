@@ -14,7 +14,14 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs/configuration.md", ROOT / "docs/calibration-cache.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("configuration", "placement", "calibration-cache", "tensorrt")
+    ),
+    ROOT / "docs/migrate-to-tensorrt-11.md",
+]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
 LANGUAGES = ("sh", "python", "yaml")
 

@@ -31,7 +31,7 @@ def warned(report: Report, *words: str) -> bool:
 @pytest.mark.parametrize("backend", ENGINES)
 def test_a_whole_run_on_every_usable_backend(backend: str, tmp_path: Path) -> None:
     try:
-        ENGINES[backend]().available()
+        ENGINES[backend]().runnable()
     except EngineUnavailable as error:
         pytest.skip(str(error))
     changes = {"engines": {"backend": backend}, "benchmark.batches": [1, SAMPLES + 8]}

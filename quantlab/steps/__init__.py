@@ -5,6 +5,7 @@ from quantlab.steps.calibrate import calibrate, check_calibrated
 from quantlab.steps.evaluate import check_evaluated, evaluate
 from quantlab.steps.job import started
 from quantlab.steps.report import report
+from quantlab.steps.trtexec import trtexec
 
 __all__ = [
     "build",
@@ -15,4 +16,5 @@ __all__ = [
     "evaluate",
     "report",
     "started",
+    "trtexec",
 ]

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from quantlab.engines.base import Runner
+from quantlab.engines.base import BuildContext, Runner
 from quantlab.files import sha256
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest, files
@@ -18,14 +19,16 @@ from quantlab.graph.to_fp16 import to_fp16
 from quantlab.records import Build, Precision
 from quantlab.saved import dump, load
 from quantlab.steps.calibrate import cached_thresholds
-from quantlab.steps.job import Job
+from quantlab.steps.job import Inputs, Job
+from quantlab.steps.shapes import calibration_batches, shapes
 
 SOURCES: Mapping[Precision, str] = {
     "fp32": "prepared.onnx",
     "fp16": "fp16.onnx",
     "int8": "int8.onnx",
 }
-"""The ONNX file that each engine is built from, in the run folder."""
+"""The ONNX file that each engine is built from, in the run folder.  An engine that takes its INT8
+scales from the calibration cache is built from the prepared model."""
 
 
 def build(job: Job) -> tuple[Build, ...]:
@@ -74,27 +77,46 @@ def _backend(job: Job) -> dict[str, Any]:
 
 def _build_from(job: Job, precision: Precision) -> Mapping[str, Any]:
     made_from = _backend(job) | {"prepared model": digest(job.file("prepared.onnx"))}
+    if precision != "fp32":
+        made_from["layers"] = [list(pair) for pair in job.config.quantization.layers.items()]
     if precision == "int8":
+        made_from["policy"] = job.policy
         made_from["calibration cache"] = sha256(job.file("calibration.cache"))
+        made_from["recipe"] = asdict(job.engine.recipe)
     return made_from
 
 
 def _build(job: Job, model: ir.Model, precision: Precision) -> Build:
-    source = job.file(SOURCES[precision])
+    source = job.file(_source(job, precision))
     record = job.file(_record(precision))
 
     def work() -> Sequence[Path]:
         with job.progress.track(f"building {precision}", total=1, unit="engine") as advance:
             notes = _convert(job, model, precision)
-            engine = job.engine.build(source, precision, job.file("engines"))
-            dump(record, replace(engine, notes=notes), Build)
+            context = _context(job, graph.inputs(model), precision)
+            engine = job.engine.build(source, precision, job.file("engines"), context)
+            dump(record, replace(engine, notes=(*notes, *engine.notes)), Build)
             advance(1)
         made = [job.file(name) for name in engine.files]
-        kept = [] if precision == "fp32" else files(source)
+        kept = [] if source.name == SOURCES["fp32"] else files(source)
         return [*kept, *made, record]
 
     job.folder.step(_step(precision), _build_from(job, precision), work)
     return load(record, Build)
+
+
+def _source(job: Job, precision: Precision) -> str:
+    implicit = precision == "int8" and not job.engine.recipe.explicit
+    return SOURCES["fp32"] if implicit else SOURCES[precision]
+
+
+def _context(job: Job, inputs: Inputs, precision: Precision) -> BuildContext:
+    return BuildContext(
+        cache=job.file("calibration.cache") if precision == "int8" else None,
+        shapes=shapes(job, inputs) if job.engine.recipe.ranges else {},
+        batches=partial(calibration_batches, job, inputs),
+        progress=job.progress,
+    )
 
 
 def _convert(job: Job, model: ir.Model, precision: Precision) -> tuple[str, ...]:
@@ -108,11 +130,13 @@ def _convert(job: Job, model: ir.Model, precision: Precision) -> tuple[str, ...]
             for tensor in converted.clipped
         )
     elif precision == "int8":
-        policy = job.engine.policy
-        quantized = insert_qdq(
-            model, place(model, policy), cached_thresholds(job, model), policy=policy
-        )
-        graph.save(quantized, job.file(SOURCES[precision]))
+        policy, recipe = job.policy, job.engine.recipe
+        thresholds = cached_thresholds(job, model)  # checks the cache, whoever reads it
+        if recipe.explicit:
+            half = recipe.around == "fp16"
+            placement = place(model, policy)
+            made = insert_qdq(model, placement, thresholds, policy=policy, float16=half)
+            graph.save(to_fp16(made).model if half else made, job.file(SOURCES[precision]))
     return notes
 
 

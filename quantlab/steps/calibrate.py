@@ -63,7 +63,7 @@ def check_calibrated(job: Job) -> None:
 
 def placements(job: Job, model: ir.Model) -> dict[str, Placement]:
     """Return, by policy, where Q/DQ go for the cache and for the engine."""
-    policies = dict.fromkeys((CACHE_POLICY, job.engine.policy))
+    policies = dict.fromkeys((CACHE_POLICY, job.policy))
     return {policy: place(model, policy) for policy in policies}
 
 
@@ -148,14 +148,14 @@ def _decide(job: Job, model: ir.Model) -> None:
 
 
 def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
-    """Return the thresholds that the calibration cache holds, for the engine's policy.
+    """Return the thresholds that the calibration cache holds, for the job's policy.
 
     Raises:
         CacheError: the cache is stale, was altered, or lacks a tensor; says what changed.
     """
     target = job.file("calibration.cache")
     placed = placements(job, model)
-    needed = placed[job.engine.policy].tensors
+    needed = placed[job.policy].tensors
     expected = _manifest(job, placed)
     for note in manifest.check(target, manifest.beside(target), expected, needed):
         job.progress.note(note)

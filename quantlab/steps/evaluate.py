@@ -15,8 +15,9 @@ from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.engines.host import host
 from quantlab.engines.ort_session import run, session
 from quantlab.graph import model as graph
+from quantlab.measured import Performance
 from quantlab.performance import Schedule, measure
-from quantlab.records import EngineInfo, Performance, Precision, TensorSpec
+from quantlab.records import EngineInfo, Precision, TensorSpec
 from quantlab.saved import dump, load
 from quantlab.steps.build import measured, running
 from quantlab.steps.job import Job, described

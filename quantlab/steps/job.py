@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from quantlab import __version__, accuracy, configfile
-from quantlab.config import Calibration, Config, Evaluation, Plug
+from quantlab.config import Calibration, Config, Engines, Evaluation, Plug
 from quantlab.datasets import DATASETS
 from quantlab.datasets.base import Dataset, Samples
 from quantlab.datasets.batching import batch_size, batches, take
@@ -17,8 +17,11 @@ from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.engines import ENGINES
 from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
-from quantlab.errors import OutputError
+from quantlab.engines.trt.targets import parse
+from quantlab.errors import ConfigError, OutputError
 from quantlab.graph import model as graph
+from quantlab.graph.pins import pin
+from quantlab.graph.placement import POLICIES
 from quantlab.metrics import METRICS
 from quantlab.metrics.base import Metric
 from quantlab.plugs import PLUGS
@@ -72,9 +75,14 @@ class Job:
                 f"'quantlab run {self.source}'"
             )
 
+    @property
+    def policy(self) -> str:
+        """The placement policy: the config's, or the backend's."""
+        return self.config.quantization.policy or self.engine.policy
+
     def prepared(self) -> ir.Model:
-        """Return the prepared model."""
-        return graph.reload(self.file("prepared.onnx"))
+        """Return the prepared model, with the nodes marked that the config gives a type."""
+        return marked(graph.reload(self.file("prepared.onnx")), self.config, self.engine)
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the metrics that the config lists."""
@@ -109,17 +117,27 @@ class Job:
 
 
 @contextmanager
-def started(source: Path, *, output: Path | None, progress: Progress) -> Iterator[Job]:
+def started(
+    source: Path, *, output: Path | None, progress: Progress, targets: str = ""
+) -> Iterator[Job]:
     """Read the config, make its engine and take the run folder.
+
+    Args:
+        source: the config file.
+        output: run folder in place of the config's.
+        progress: receives what is said.
+        targets: of TensorRT-RTX, e.g. "sm86,sm89", in place of the config's.
 
     Raises:
         ConfigError: the config.
-        EngineUnavailable: the backend cannot be used here.
         OutputError: the run folder.
     """
     config = configfile.load(source, PLUGS)
-    engine = make("backend", ENGINES, config.engines.backend, config.engines.parameters)
-    engine.available()
+    if targets:
+        config = _for_targets(config, targets, source)
+    backend, base = config.engines.backend, source.resolve().parent
+    engine = make("backend", ENGINES, backend, config.engines.parameters, base=base)
+    check_quantization(config, engine, source)
     folder = output or config.output
     assert folder is not None  # noqa: S101  configfile.load sets it
     with opened(folder.resolve()) as run:
@@ -129,12 +147,62 @@ def started(source: Path, *, output: Path | None, progress: Progress) -> Iterato
             {
                 "quantlab": __version__,
                 "config_file": str(source),
+                "config_folder": str(source.resolve().parent),
                 "config": config.model_dump(mode="json"),
                 "versions": versions(),
                 "host": host(),
             }
         )
         yield job
+
+
+def marked(model: ir.Model, config: Config, engine: Engine) -> ir.Model:
+    """Return a prepared model with the nodes marked that the config gives a type.
+
+    Raises:
+        ConfigError: a pattern names no node.
+    """
+    return pin(pin(model, engine.recipe.pins), config.quantization.layers, "layers")
+
+
+def check_quantization(config: Config, engine: Engine, source: Path) -> None:
+    """Check that a backend can do what the config wants in INT8.
+
+    Raises:
+        ConfigError: it cannot; says why and what to do.
+    """
+    wanted = config.quantization
+    if wanted.policy is not None and POLICIES[wanted.policy].unsigned and _is_tensorrt(engine):
+        raise ConfigError(
+            f"{source}: quantization.policy: {wanted.policy} makes UINT8, which TensorRT refuses "
+            "or misreads; leave it out, or choose 'tensorrt' or 'conservative'"
+        )
+    if engine.recipe.explicit:
+        return
+    if config.calibration.tensors != "all":
+        raise ConfigError(
+            f"{source}: engines.quantization: the builder of TensorRT's implicit INT8 looks for a "
+            "scale of every tensor; set 'calibration.tensors: all', or 'quantization: explicit'"
+        )
+    if wanted.layers or wanted.policy not in (None, engine.policy):
+        raise ConfigError(
+            f"{source}: quantization: TensorRT's implicit INT8 chooses the layers by itself; keep "
+            "nodes out of it with 'engines.pins', or set 'engines.quantization: explicit'"
+        )
+
+
+def _is_tensorrt(engine: Engine) -> bool:
+    return engine.name in ("tensorrt", "tensorrt-rtx")
+
+
+def _for_targets(config: Config, text: str, source: Path) -> Config:
+    if config.engines.backend != "tensorrt-rtx":
+        raise ConfigError(
+            "--targets is for 'backend: tensorrt-rtx', which builds for other GPUs than this "
+            f"machine's; {source} has 'backend: {config.engines.backend}'"
+        )
+    engines = config.engines.model_dump() | {"targets": parse(text)}
+    return config.model_copy(update={"engines": Engines.model_validate(engines)})
 
 
 def described(plug: Plug) -> Mapping[str, Any]:

@@ -9,7 +9,8 @@ from quantlab.collect.gather import Collected
 from quantlab.config import Config
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest
-from quantlab.records import Accuracy, CalibrationSummary, ClassReport, Precision, Report
+from quantlab.measured import Accuracy
+from quantlab.records import CalibrationSummary, ClassReport, Precision, Report
 from quantlab.saved import load
 from quantlab.steps.build import built
 from quantlab.steps.calibrate import placements, thresholds
@@ -65,7 +66,7 @@ def _report(job: Job) -> Report:
             tensors=len(tensors),
         ),
         histograms=assemble.drawn(histograms, tensors),
-        placement=placed[job.engine.policy].decisions,
+        placement=placed[job.policy].decisions,
         classes=classes,
         targets=targets.judge(job.config.targets, engines),
         warnings=assemble.warnings(
