@@ -18,7 +18,7 @@ BEGIN, END = "<!-- rules: begin -->", "<!-- rules: end -->"
 
 def tables() -> str:
     """Return the tables in Markdown."""
-    parts = [
+    parts: list[tuple[str, Iterable[Named]]] = [
         ("`tensorrt`: the first rule that speaks for a node decides", POLICIES["tensorrt"].rules),
         ("`openvino`: before those of `tensorrt`", MISSING),
         ("`conservative`: before those of `tensorrt`", CAUTION),
