@@ -145,7 +145,7 @@ def _scores(node: ir.Node, around: Around) -> bool:
 
 def _constants(node: ir.Node, _: Around) -> bool:
     computed = [value for value in node.inputs if value is not None and not constant(value)]
-    return node.op_type == "BatchNormalization" or (
+    return node.op_type in ("BatchNormalization", "Cast") or (
         node.op_type in ELEMENT_WISE and len(computed) == 1
     )
 

@@ -58,7 +58,8 @@ def _one_a_channel(stream: ir.Value, gate: ir.Value) -> bool:
         return False
     if len(stream.shape) != len(gate.shape) or len(stream.shape) < IMAGE_RANK:
         return False
-    return all(dim == 1 for dim in gate.shape[2:]) and any(dim != 1 for dim in stream.shape[2:])
+    wide = [sum(dim != 1 for dim in shape[1:]) for shape in (gate.shape, stream.shape)]
+    return wide[0] <= 1 < wide[1]
 
 
 def _gate(node: ir.Node, _: Known) -> Choice | None:

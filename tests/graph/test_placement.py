@@ -179,6 +179,18 @@ def test_a_gate_whose_stream_is_read_in_floating_point_too_reads_floats(tmp_path
     assert "float-average" in found.values()
 
 
+@pytest.mark.parametrize(
+    ("axes", "rule"), [([2, 3], "integer-gate"), ([1], "gate"), ([1, 2, 3], "integer-gate")]
+)
+def test_a_gate_has_one_value_a_channel(axes: list[int], rule: str, tmp_path: Path) -> None:
+    """A value for each pixel is as large as a channel, and is attention over the picture."""
+    net = Net()
+    x = net.relu(net.conv(net.input(), (16, 16)))
+    mean = net.add("ReduceMean", [x], attributes={"axes": axes, "keepdims": 1})
+    gated = net.add("Mul", [net.relu(net.conv(x, (16, 16))), net.add("Sigmoid", [mean])], name="m")
+    assert rules(net.finish(net.conv(gated, (16, 16))), tmp_path)["m"] == rule
+
+
 def test_a_copy_with_a_float_reader_or_a_float_source_moves_floats(tmp_path: Path) -> None:
     turn = {"perm": [0, 1, 3, 2]}
 
