@@ -32,4 +32,4 @@ def macs(node: ir.Node) -> int | None:
 
 
 def _count(dims: Iterable[Dim]) -> int:
-    return prod(dim for dim in dims if isinstance(dim, int))
+    return prod(dim for dim in dims if isinstance(dim, int) and dim >= 0)  # -1 is an open axis too

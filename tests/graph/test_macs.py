@@ -57,3 +57,17 @@ def test_what_is_computed_or_unknown_has_no_count() -> None:
     node = next(node for node in graph if node.name == "plain")
     node.outputs[0].shape = None
     assert macs(node) is None
+
+
+def test_an_axis_of_minus_one_is_open() -> None:
+    net = Net()
+    model = net.finish(net.conv(net.input(shape=("N", 16, 8, 8)), (16, 32), name="layer"))
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
+    node = next(node for node in graph if node.name == "layer")
+    named = macs(node)
+    made = node.outputs[0]
+    assert made.shape is not None
+    made.shape = ir.Shape([-1, *made.shape[1:]])
+    assert macs(node) == named
+    assert named is not None
+    assert named > 0

@@ -265,3 +265,26 @@ def test_nodes_inside_an_if_are_named_and_left_alone(tmp_path: Path) -> None:
         match=r"no quantizable layer: 2 Conv \(no_conv, yes_conv\): inside If 'choice'",
     ):
         place(model)
+
+
+def test_axes_without_a_real_name_are_open_each_by_itself(tmp_path: Path) -> None:
+    """Paddle writes -1 and "?"; two axes of one name would have one size."""
+    net = Net()
+    model = net.finish(net.conv(net.input(shape=("N", 16, "?", "?")), (16, 16)))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    made = prepare(load(write(model, tmp_path / "model.onnx"))).model
+    save(made, tmp_path / "prepared.onnx")
+    axes = onnx.load(tmp_path / "prepared.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [(axis.dim_param, axis.dim_value) for axis in axes] == [
+        ("", 0),
+        ("", 16),
+        ("", 0),
+        ("", 0),
+    ]
+
+
+def test_axes_with_a_name_keep_it(tmp_path: Path) -> None:
+    net = Net()
+    model = net.finish(net.conv(net.input(shape=("N", 16, "height", "w2")), (16, 16)))
+    made = prepare(load(write(model, tmp_path / "model.onnx"))).model
+    assert [str(dim) for dim in made.graph.inputs[0].shape or ()] == ["N", "16", "height", "w2"]
