@@ -11,7 +11,7 @@ import onnx_ir as ir
 from quantlab import __version__, accuracy, configfile
 from quantlab.config import Calibration, Config, Engines, Evaluation, Plug
 from quantlab.datasets import DATASETS
-from quantlab.datasets.base import Dataset, Samples
+from quantlab.datasets.base import Batch, Dataset, Samples
 from quantlab.datasets.batching import batch_size, batches, take
 from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.engines import ENGINES
@@ -101,16 +101,20 @@ class Job:
         with self.dataset(plug).open(inputs) as samples:
             yield samples
 
+    def batches(self, section: Calibration | Evaluation, inputs: Inputs) -> Iterator[Batch]:
+        """Yield a section's samples in batches of its size."""
+        with self.samples(section.dataset, inputs) as samples:
+            count = take(samples, section.samples)
+            size = batch_size(inputs, section.batch)
+            yield from batches(samples.part(0, count), inputs, size=size, count=count)
+
     def recheck_samples(
         self, step: str, recorded: str, section: Calibration | Evaluation, inputs: Inputs
     ) -> None:
         """Make ``step`` run again if the section's samples have another hash than ``recorded``."""
         found = Fingerprint()
-        with self.samples(section.dataset, inputs) as samples:
-            count = take(samples, section.samples)
-            size = batch_size(inputs, section.batch)
-            for batch in batches(samples.part(0, count), inputs, size=size, count=count):
-                found.add(batch)
+        for batch in self.batches(section, inputs):
+            found.add(batch)
         if found.hexdigest() != recorded:
             self.progress.note(f"the samples of step {step!r} changed: doing it again")
             self.folder.forget(step)

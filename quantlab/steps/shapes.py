@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from quantlab.datasets.base import Array
-from quantlab.datasets.batching import batch_size, batches, take
 from quantlab.engines.base import ShapeRange
 from quantlab.records import TensorSpec
 from quantlab.steps.job import Inputs, Job
@@ -41,12 +40,8 @@ def shapes(job: Job, inputs: Inputs) -> dict[str, ShapeRange]:
 
 def calibration_batches(job: Job, inputs: Inputs) -> Iterator[Mapping[str, Array]]:
     """Yield the calibration samples in batches of the config's size."""
-    config = job.config.calibration
-    with job.samples(config.dataset, inputs) as samples:
-        count = take(samples, config.samples)
-        size = batch_size(inputs, config.batch)
-        for batch in batches(samples.part(0, count), inputs, size=size, count=count):
-            yield batch.arrays
+    for batch in job.batches(job.config.calibration, inputs):
+        yield batch.arrays
 
 
 def _largest(job: Job) -> int:
