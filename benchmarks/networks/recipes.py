@@ -33,7 +33,7 @@ class Recipe:
         batch: samples of a step.
         epochs: at most.
         mix: alpha of mixup.
-        cutout: width of the square left out, in pixels.
+        cutmix: share of the batches that have cutmix, the others mixup if any.
         clip: largest norm of the gradient, 0 for none.
     """
 
@@ -44,22 +44,20 @@ class Recipe:
     rate: float
     decay: float
     batch: int = 512
-    epochs: int = 150
+    epochs: int = 200
     mix: float = 0.0
-    cutout: int = 0
+    cutmix: float = 0.0
     clip: float = 0.0
 
 
 RECIPES: dict[str, Recipe] = {
-    "resnet20": Recipe(resnet.build, "classify", 50, "sgd", 0.4, 5e-4),
-    "mobilenetv2": Recipe(mobilenet.build, "classify", 65, "sgd", 0.3, 4e-4),
-    "efficientnet": Recipe(efficientnet.build, "classify", 65, "sgd", 0.3, 4e-4),
-    "vit": Recipe(
-        vit.build, "classify", 60, "adamw", 2e-3, 0.1, mix=0.2, cutout=8, clip=1.0, epochs=200
-    ),
-    "denoiser": Recipe(denoiser.build, "denoise", 40, "adamw", 2e-3, 1e-4, batch=256),
-    "sequence": Recipe(sequence.build, "embed", 35, "adamw", 1e-3, 0.01, clip=1.0, epochs=60),
+    "resnet20": Recipe(resnet.build, "classify", 60, "sgd", 0.4, 5e-4, cutmix=0.3),
+    "mobilenetv2": Recipe(mobilenet.build, "classify", 85, "sgd", 0.3, 4e-4, cutmix=0.3),
+    "efficientnet": Recipe(efficientnet.build, "classify", 85, "sgd", 0.3, 4e-4, cutmix=0.3),
+    "vit": Recipe(vit.build, "classify", 90, "adamw", 2e-3, 0.2, mix=0.4, cutmix=0.5, clip=1.0),
+    "denoiser": Recipe(denoiser.build, "denoise", 50, "adamw", 2e-3, 1e-4, batch=256),
+    "sequence": Recipe(sequence.build, "embed", 55, "adamw", 1e-3, 0.01, clip=1.0, epochs=60),
     "convnext": Recipe(
-        convnext.build, "classify", 50, "adamw", 2e-3, 0.05, mix=0.2, cutout=8, clip=1.0
+        convnext.build, "classify", 110, "adamw", 2e-3, 0.2, mix=0.4, cutmix=0.5, clip=1.0
     ),
 }

@@ -1,6 +1,6 @@
 """Train the networks of the accuracy benchmark and write them as ONNX.
 
-    python3 -m benchmarks.networks.train --data DATA.npz --out FOLDER --seconds 390
+    python3 -m benchmarks.networks.train --data DATA.npz --out FOLDER --seconds 560
 
 Writes FOLDER/<name>.onnx for each network and FOLDER/training.json after each.  A network that
 fails is written down and the next one is trained.  ``--seconds`` is for everything, from the start
@@ -63,7 +63,7 @@ def rate(step: int, steps: int, highest: float) -> float:
 def task_of(recipe: Recipe, pictures: Pictures, *, smoke: bool) -> Task:
     """Return the task of a recipe, over data that are on the device already."""
     if recipe.task == "classify":
-        return Classify(pictures, recipe.mix, recipe.cutout)
+        return Classify(pictures, recipe.mix, recipe.cutmix)
     if recipe.task == "denoise":
         return Denoise(pictures)
     return Embed.make(SMOKE_PAIRS if smoke else TRAIN_PAIRS, pictures.device)
@@ -168,7 +168,7 @@ def _parse() -> Run:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="the .npz of benchmarks/networks/data.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=390.0, help="for everything")
+    parser.add_argument("--seconds", type=float, default=560.0, help="for everything")
     parser.add_argument("--smoke", action="store_true", help="two steps each, on noise")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     given = parser.parse_args()
