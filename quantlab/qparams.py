@@ -136,6 +136,28 @@ def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.int8 | np.uint8]
     return np.clip(steps, limits.min, limits.max).astype(q.zero_point.dtype)
 
 
+def quantize_weights(x: NDArray[np.floating], q: QParams) -> NDArray[np.int8]:
+    """Return ``quantize(x, q)`` of symmetric INT8 without the value -128."""
+    return np.maximum(quantize(x, q), -LEVELS).astype(np.int8)
+
+
+def neighbours(
+    x: NDArray[np.floating], q: QParams
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return x in steps, and the integers below and above it, within -127..127.
+
+    The two are one for what is an integer, and for what is beyond the limits.
+
+    Args:
+        x: finite.
+        q: symmetric INT8.
+    """
+    steps = x.astype(np.float64) / _along(q.scale, q.axis, x.ndim)
+    limited = (np.clip(ends, -LEVELS, LEVELS) for ends in (np.floor(steps), np.ceil(steps)))
+    below, above = limited
+    return steps, below, above
+
+
 def quantize_bias(bias: NDArray[np.floating], scale: NDArray[np.float32]) -> NDArray[np.int32]:
     """Return ``round_half_even(bias / scale)`` as INT32; infinities become the nearest limit."""
     limits = np.iinfo(np.int32)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantlab.collect.saved import DAMAGED, arrays, columns, histograms_of
+from quantlab.collect.saved import columns, histograms_of
 from quantlab.collect.work import Part, Unit
 from quantlab.datasets.fingerprint import Fingerprint
 from quantlab.errors import CalibrationError
 from quantlab.files import staged
 from quantlab.histogram import Histogram, merge
+from quantlab.npz import DAMAGED, arrays
 
 Passes = tuple[tuple[str, ...], ...]
 

@@ -1,7 +1,5 @@
 """Histograms on disk: histograms.npz, about 32 KB a tensor before compression."""
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,7 @@ from numpy.typing import NDArray
 from quantlab.errors import CalibrationError
 from quantlab.files import staged
 from quantlab.histogram import BINS, Histogram
-
-DAMAGED = (
-    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What reading a damaged npz file raises in NumPy, zipfile and zlib."""
+from quantlab.npz import DAMAGED, arrays
 
 NEVER = -1
 """Stands for "no sample" in the columns of first samples."""
@@ -41,18 +34,6 @@ def load(path: Path) -> dict[str, Histogram]:
         raise CalibrationError(
             f"cannot read the histograms in {path}: {error}; run 'quantlab calibrate' again"
         ) from error
-
-
-def arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz file, whose checksums are right; raise one of DAMAGED if not."""
-    with path.open("rb") as raw:
-        with zipfile.ZipFile(raw) as archive:
-            damaged = archive.testzip()  # NumPy reads what a header says, which may be too little
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} has another checksum")
-        raw.seek(0)
-        with np.load(raw, allow_pickle=False) as file:
-            return dict(file)
 
 
 def columns(parts: Sequence[Histogram]) -> dict[str, NDArray[Any]]:

@@ -221,8 +221,9 @@ def _layers(runtime: Any) -> tuple[Layer, ...]:
 
 
 def _name(originals: str, friendly: str) -> str:
-    """Return the ONNX node's name: OpenVINO splits biases off and names the rest after it."""
-    return (originals.partition(",")[0] or friendly).removesuffix("/WithoutBiases")
+    """Return the ONNX node's name: OpenVINO splits biases and scales off and names the rest so."""
+    name = originals.partition(",")[0] or friendly
+    return name.removesuffix("/WithoutBiases").removesuffix("/DequantizationMultiply")
 
 
 def _specs(ports: Iterable[Any]) -> tuple[TensorSpec, ...]:

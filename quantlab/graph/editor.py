@@ -55,10 +55,16 @@ class Editor:
         self.model.graph.register_initializer(value)
         return value
 
+    def input(self, name: str, dtype: ir.DataType) -> ir.Value:
+        """Add a scalar graph input called ``name``, or like it if that is taken."""
+        value = ir.Value(name=self._free(name), type=ir.TensorType(dtype), shape=ir.Shape(()))
+        self.model.graph.inputs.append(value)
+        return value
+
     def insert(
         self,
         op: str,
-        inputs: Sequence[ir.Value],
+        inputs: Sequence[ir.Value | None],
         name: str,
         *,
         axis: int | None = None,

@@ -19,9 +19,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantlab.errors import CacheError, ModelError
+from quantlab.graph.add_biases import add_biases
+from quantlab.graph.corrections import NONE, Corrections, StoredWeight
 from quantlab.graph.editor import Editor
 from quantlab.graph.passes import copy
-from quantlab.graph.sites import Activation, Bias, Placement, Weight
+from quantlab.graph.sites import Activation, Edge, Placement, Weight
 from quantlab.qparams import (
     QParams,
     in_float16,
@@ -41,6 +43,7 @@ def insert_qdq(
     *,
     policy: str = "tensorrt",
     float16: bool = False,
+    corrections: Corrections = NONE,
 ) -> ir.Model:
     """Return the INT8 model.
 
@@ -51,6 +54,8 @@ def insert_qdq(
         policy: "tensorrt", "conservative": INT8 activations; "onnxruntime": UINT8; "openvino":
             UINT8 where never negative.
         float16: whether all scales are to be numbers that FP16 has.
+        corrections: weights and biases that are stored otherwise; those of layers that are not
+            placed are not needed.
 
     Raises:
         CacheError: thresholds are missing.
@@ -68,25 +73,34 @@ def insert_qdq(
     for weight in placement.weights:
         key = (weight.initializer, weight.axis)
         if key not in stored:
-            stored[key] = _store(editor, weight, fit)
+            stored[key] = _store(editor, weight, fit, corrections.weights.get(weight.initializer))
         editor.node(weight.edge.node).replace_input_with(weight.edge.index, stored[key])
     for weight in placement.weights:
         editor.remove_unused(editor.tensor(weight.initializer))
+    found = grids(placement, thresholds, policy)
+    for activation in placement.activations:
+        _insert(editor, activation, fit(activation.tensor, found[activation.tensor]))
+    integers = {weight.edge.node for weight in placement.weights}
+    add_biases(editor, {n: b for n, b in corrections.biases.items() if n in integers})
+    for bias in placement.biases:
+        _store_bias(editor, bias.edge)
+    editor.model.graph.sort()
+    return editor.model
+
+
+def grids(placement: Placement, thresholds: Thresholds, policy: str) -> dict[str, QParams]:
+    """Return how each quantized tensor of a placement is quantized."""
     # Tied tensors share the zero point too: one that is ever negative makes all of them signed.
     lowest = {
         name: min(thresholds[member].minimum for member in group)
         for group in placement.ties
         for name in group
     }
-    for activation in placement.activations:
-        threshold = thresholds[activation.tensor]
-        minimum = lowest.get(activation.tensor, threshold.minimum)
-        params = grid(replace(threshold, minimum=minimum), policy)
-        _insert(editor, activation, fit(activation.tensor, params))
-    for bias in placement.biases:
-        _store_bias(editor, bias)
-    editor.model.graph.sort()
-    return editor.model
+    found = {}
+    for name in placement.tensors:
+        minimum = lowest.get(name, thresholds[name].minimum)
+        found[name] = grid(replace(thresholds[name], minimum=minimum), policy)
+    return found
 
 
 def grid(threshold: TensorThreshold, policy: str) -> QParams:
@@ -126,7 +140,7 @@ def _insert(editor: Editor, activation: Activation, params: QParams) -> None:
         editor.node(edge.node).replace_input_with(edge.index, real)
 
 
-def _store(editor: Editor, weight: Weight, fit: Fit) -> ir.Value:
+def _store(editor: Editor, weight: Weight, fit: Fit, corrected: StoredWeight | None) -> ir.Value:
     name = weight.initializer
     source = editor.tensor(name)
     if source.const_value is None:
@@ -136,12 +150,14 @@ def _store(editor: Editor, weight: Weight, fit: Fit) -> ir.Value:
         raise ModelError(
             f"weights {name!r} hold NaN or infinite values, which no scale fits; repair the model"
         )
-    if weight.axis is None:
-        params = fit(name, symmetric(float(abs(array).max(initial=0.0))))
+    integers: NDArray[np.int8 | np.uint8]
+    if corrected is not None:
+        params, integers = fit(name, corrected.params), corrected.integers
     else:
-        params = fit(name, per_channel(array, weight.axis))
+        params = fit(name, nearest_grid(array, weight.axis))
+        integers = quantize(array, params)
     inputs = (
-        editor.constant(f"{name}_quantized", quantize(array, params)),
+        editor.constant(f"{name}_quantized", integers),
         editor.constant(f"{name}_scale", params.scale),
         editor.constant(f"{name}_zero_point", params.zero_point),
     )
@@ -150,20 +166,30 @@ def _store(editor: Editor, weight: Weight, fit: Fit) -> ir.Value:
     return real
 
 
-def _store_bias(editor: Editor, bias: Bias) -> None:
+def nearest_grid(weights: NDArray[np.floating], axis: int | None) -> QParams:
+    """Return the grid that spans the range of weights: a scale an index of ``axis``, or one."""
+    if axis is None:
+        return symmetric(float(abs(weights).max(initial=0.0)))
+    return per_channel(weights, axis)
+
+
+def _store_bias(editor: Editor, edge: Edge) -> None:
     """Store a bias as INT32 on the grid of the products: the scales of both factors multiplied."""
-    node, source = editor.node(bias.edge.node), editor.tensor(bias.initializer)
+    node = editor.node(edge.node)
+    source = node.inputs[edge.index] if edge.index < len(node.inputs) else None
+    if source is None:  # the policy names the layer, which has no bias and was given none
+        return
     if source.const_value is None:
-        raise ModelError(f"bias {bias.initializer!r} is not constant; place this very model again")
+        raise ModelError(f"bias {source.name!r} is not constant; place this very model again")
+    name, array = source.name, source.const_value.numpy()
     scale = _scale(node, 0) * _scale(node, 1)
-    array = source.const_value.numpy()
     inputs = (
-        editor.constant(f"{bias.initializer}_quantized", quantize_bias(array, scale)),
-        editor.constant(f"{bias.initializer}_scale", scale),
+        editor.constant(f"{name}_quantized", quantize_bias(array, scale)),
+        editor.constant(f"{name}_scale", scale),
     )
-    real = editor.insert("DequantizeLinear", inputs, f"{bias.initializer}_dequantized", axis=0)
+    real = editor.insert("DequantizeLinear", inputs, f"{name}_dequantized", axis=0)
     real.dtype, real.shape = ir.DataType.FLOAT, source.shape
-    node.replace_input_with(bias.edge.index, real)
+    node.replace_input_with(edge.index, real)
     editor.remove_unused(source)
 
 

@@ -158,7 +158,7 @@ def place_onnxruntime(model: ir.Model) -> Placement:
             continue
         if site.needs_weights:
             weights.append(_weight(node))
-        if node.op_type == "Gemm" and not site.outputs and len(node.inputs) > BIAS:
+        if node.op_type == "Gemm" and not site.outputs:
             biases.append(_bias(node))
         for value in site.data:
             _read(edges, value, node)
@@ -203,8 +203,8 @@ def _factor(node: ir.Node, name: str) -> float:
 
 
 def _bias(node: ir.Node) -> Bias:
-    bias = node.inputs[BIAS]
-    return Bias(Edge(str(node.name), BIAS), str(bias.name) if bias else "")
+    bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
+    return Bias(Edge(str(node.name), BIAS), "" if bias is None else str(bias.name))
 
 
 def _weight(node: ir.Node) -> Weight:

@@ -51,7 +51,7 @@ class Bias:
 
     Attributes:
         edge: the input that reads it, of a node whose inputs 0 and 1 are quantized.
-        initializer: its name.
+        initializer: its name, "" where there is none: a correction may give it one.
     """
 
     edge: Edge
