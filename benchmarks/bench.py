@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench [PART ...]
 
-Parts: memory, collecting, thresholds, variants, engines; all of them if none is given, and only
-then the result is written.  Exit code 1 if a limit was missed.
+Parts: memory, collecting, thresholds, variants, analyzing, engines; all of them if none is given,
+and only then the result is written.  Exit code 1 if a limit was missed.
 """
 
 import json
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import collecting, engines, memory, thresholds, variants
+from benchmarks import analyzing, collecting, engines, memory, thresholds, variants
 from benchmarks.figures import Cost, Figure, Share
 from benchmarks.material import MOBILENET, RESNET, made
 from quantlab.engines.host import host, versions
@@ -61,6 +61,11 @@ def measure_variants(results: Results, folder: Path) -> None:
     results.figures.extend(variants.figures(RESNET, folder))
 
 
+def measure_analyzing(results: Results, folder: Path) -> None:
+    """Diagnosis against an evaluation."""
+    results.figures.extend(analyzing.figures(folder))
+
+
 def measure_engines(results: Results, folder: Path) -> None:
     """Both shipped configs from end to end."""
     for network, config in (("ResNet", RESNET), ("MobileNet", MOBILENET)):
@@ -75,6 +80,7 @@ PARTS: dict[str, Callable[[Results, Path], None]] = {
     "collecting": measure_collecting,
     "thresholds": measure_thresholds,
     "variants": measure_variants,
+    "analyzing": measure_analyzing,
     "engines": measure_engines,
 }
 

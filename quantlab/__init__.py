@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quantlab.pipeline import Run, build, calibrate, evaluate, report, run
+    from quantlab.pipeline import Run, analyze, build, calibrate, evaluate, report, run
     from quantlab.starter import init
     from quantlab.variants import try_methods
 
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Run",
     "__version__",
+    "analyze",
     "build",
     "calibrate",
     "evaluate",
@@ -28,7 +29,9 @@ __all__ = [
     "try_methods",
 ]
 
-_HOMES = dict.fromkeys(("Run", "build", "calibrate", "evaluate", "report", "run"), "pipeline") | {
+_HOMES = dict.fromkeys(
+    ("Run", "analyze", "build", "calibrate", "evaluate", "report", "run"), "pipeline"
+) | {
     "init": "starter",
     "try_methods": "variants",
 }

@@ -94,6 +94,26 @@ def calibrate(
 
 
 @app.command()
+def analyze(
+    config: ConfigFile,
+    output: Output = None,
+    *,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Calibration samples to run, the last ones.")
+    ] = 64,
+    quiet: Quiet = False,
+) -> None:
+    """Say which layers, tensors and weights cost INT8 its accuracy, and what may repair it."""
+    from rich.console import Console
+
+    from quantlab import cli_analyze, pipeline
+
+    terminal = _terminal(quiet=quiet)
+    found = pipeline.analyze(config, output=output, progress=terminal, samples=samples)
+    cli_analyze.show(found, Console())
+
+
+@app.command()
 def build(
     config: ConfigFile,
     output: Output = None,
@@ -217,7 +237,7 @@ def _finish(run: "Run", terminal: "Terminal") -> None:
 
     for text in run.report.warnings:
         terminal.warn(text)
-    Console().print(reports.summary_table(run.report))
+    Console().print(*reports.result_tables(run.report), sep="")
     typer.echo(reports.verdict(run.report))
     typer.echo(f"report: {run.folder / 'report.html'}")
     pipeline.check_targets(run.report)

@@ -50,7 +50,16 @@ class Calibration(_Open):
     batch: PositiveInt = Field(
         32, description="Samples a batch; of the methods only minmax_mean depends on it."
     )
-    method: str = Field("mse", description="Calibrator that chooses the thresholds.")
+    method: str = Field(
+        "mse",
+        description="Calibrator that chooses the thresholds; auto: by what comes out of the "
+        "network, first for all tensors, then tensor by tensor.",
+    )
+    held_back: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25,
+        description="Share of the samples, the last ones, that method auto, repair and search "
+        "judge on and that nothing else sees; none is held back without them.",
+    )
     tensors: Literal["quantized", "all"] = Field(
         "quantized",
         description="What is collected: the tensors that Q/DQ needs, or every one that the INT8 "
@@ -121,6 +130,10 @@ class Benchmark(_Section):
     )
 
 
+AUTO = "auto"
+"""The method, or repair, that tries them all."""
+
+
 class Config(_Section):
     """A whole run."""
 
@@ -130,6 +143,14 @@ class Config(_Section):
         Plug(kind="local"), description="Who collects: this process, a Ray cluster, or a GPU."
     )
     quantization: Quantization = Quantization()
+    repair: Literal["none", "auto"] | tuple[str, ...] = Field(
+        "none",
+        description="Changes for the accuracy of INT8: names, or auto for each one that helps.",
+    )
+    search: bool = Field(
+        False,  # noqa: FBT003  # a default, not an argument
+        description="Whether to look for the layers that must stay out of INT8 for the targets.",
+    )
     engines: Engines = Engines()
     evaluation: Evaluation | None = Field(None, description="Left out: no accuracy is measured.")
     benchmark: Benchmark | None = Field(Benchmark(), description="null: no speed is measured.")
@@ -138,6 +159,16 @@ class Config(_Section):
         description="Limits for INT8, e.g. top1_drop in points, cosine, speedup; missed: exit 3.",
     )
     output: Path | None = Field(None, description="Run folder; runs/<config's name> if not given.")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the INT8 model is chosen by what comes out of the network."""
+        return self.calibration.method == AUTO or (bool(self.repair) and self.repair != "none")
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether calibration samples are kept for judging."""
+        return self.tunes or self.search
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +179,5 @@ class Plugs:
     datasets: Mapping[str, type]
     engines: Mapping[str, type]
     executors: Mapping[str, type]
+    repairs: Mapping[str, type]
     metrics: Mapping[str, type]

@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from quantlab import registry
-from quantlab.config import Config, Plug, Plugs
+from quantlab.config import AUTO, Config, Plug, Plugs
 from quantlab.errors import ConfigError
 from quantlab.targets import check as check_targets
 
@@ -26,6 +27,11 @@ LARGEST = 1 << 20
 
 MOST_VALUES = 100_000
 """Values with every alias written out: a few lines of nested aliases could mean billions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """The method that is none of its own: it takes no parameter."""
 
 
 def load(path: Path, plugs: Plugs) -> Config:
@@ -75,7 +81,9 @@ def schema(plugs: Plugs) -> dict[str, Any]:
         "required": ["kind"],
         "properties": {"kind": {"type": "string"}},
     }
-    _choose(parts["Calibration"], "method", plugs.calibrators)
+    _choose(parts["Calibration"], "method", {**plugs.calibrators, AUTO: Auto})
+    names = {"type": "array", "items": {"enum": sorted(plugs.repairs)}}
+    whole["properties"]["repair"]["anyOf"] = [{"enum": ["none", "auto"]}, names]
     _choose(parts["Engines"], "backend", plugs.engines)
     parts["Dataset"] = {"oneOf": [_alternative(k, v) for k, v in plugs.datasets.items()]}
     parts["Metric"] = {
@@ -105,13 +113,17 @@ def _checks(
         return make("dataset", plugs.datasets, plug.kind, plug.parameters)
 
     calibration, engines = config.calibration, config.engines
-    method = make("method", plugs.calibrators, calibration.method, calibration.parameters)
+    methods = {**plugs.calibrators, AUTO: Auto}
+    method = make("method", methods, calibration.method, calibration.parameters)
     backend = make("backend", plugs.engines, engines.backend, engines.parameters)
     executor = config.executor
     collector = make("executor", plugs.executors, executor.kind, executor.parameters)
     yield ("calibration", "dataset"), "kind", dataset(calibration.dataset)
     yield ("calibration",), "method", method
     yield ("executor",), "kind", collector
+    if not isinstance(config.repair, str):
+        for i, name in enumerate(config.repair):
+            yield ("repair", i), "", make("repair", plugs.repairs, name, {})
     yield ("engines",), "backend", backend
     made = []
     if config.evaluation is not None:
@@ -128,6 +140,7 @@ def _checks(
             {metric.name: metric.compares for metric in (m() for m in made)},
             precisions=engines.precisions,
             benchmark=config.benchmark is not None,
+            search=config.search,
         ),
     )
 

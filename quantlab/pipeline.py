@@ -1,6 +1,10 @@
 """The only wiring: the steps in order, under the names that the commands have.
 
-    prepare -> collect -> decide -> build -> evaluate -> inspect -> benchmark -> report
+    prepare -> collect -> repair -> decide -> analyze -> search -> build -> evaluate -> inspect
+            -> benchmark -> report
+
+``repair`` and ``search`` are there where the config asks for them; the search needs the analysis,
+which is also a command of its own.
 
 A step is skipped while the files it read and the part of the config that concerns it are as they
 were when it last finished (runfolder.py), so ``run`` on a folder that is half done goes on there.
@@ -16,6 +20,7 @@ from pathlib import Path
 from quantlab import reports
 from quantlab import steps as step
 from quantlab.errors import TargetMissed
+from quantlab.findings import Analysis
 from quantlab.progress import Progress, Silent
 from quantlab.records import Build, Report
 
@@ -45,6 +50,22 @@ def calibrate(
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
         step.calibrate(job)
         return job.file("calibration.cache")
+
+
+def analyze(
+    config: Path | str,
+    *,
+    output: Path | None = None,
+    progress: Progress | None = None,
+    samples: int = step.SAMPLES,
+) -> Analysis:
+    """Say what quantizing each layer, tensor and weight costs, on calibration samples.
+
+    What of the calibration is not done is done first.  The run folder gets analysis.json and .csv.
+    """
+    with step.started(Path(config), output=output, progress=progress or Silent()) as job:
+        step.calibrate(job)
+        return step.analyze(job, samples=samples)
 
 
 def build(

@@ -6,6 +6,7 @@ from quantlab.config import Plugs
 from quantlab.datasets import DATASETS
 from quantlab.engines import ENGINES
 from quantlab.metrics import METRICS
+from quantlab.repair import REPAIRS
 
 PLUGS = Plugs(
     calibrators=CALIBRATORS,
@@ -13,4 +14,5 @@ PLUGS = Plugs(
     engines=ENGINES,
     executors=EXECUTORS,
     metrics=METRICS,
+    repairs=REPAIRS,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from quantlab.findings import Analysis, Repaired, Searched
 from quantlab.measured import Accuracy, Performance, TargetResult
 from quantlab.qparams import scale_of
 
@@ -280,7 +281,11 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """report.json, whole; every table, chart and page is made from this alone."""
+    """report.json, whole; every table, chart and page is made from this alone.
+
+    ``placement`` is of the nodes that its rules decide about, ``followers`` of all others.
+    ``analysis``, ``repair`` and ``search`` are there where they were asked for.
+    """
 
     schema_version: int
     quantlab: str
@@ -299,3 +304,7 @@ class Report:
     config: Mapping[str, Any]
     command: str
     timings: Mapping[str, float] = field(default_factory=dict)
+    analysis: Analysis | None = None
+    repair: Repaired | None = None
+    search: Searched | None = None
+    followers: tuple[Decision, ...] = ()

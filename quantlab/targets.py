@@ -22,6 +22,7 @@ def check(
     *,
     precisions: Collection[str],
     benchmark: bool,
+    search: bool = False,
 ) -> None:
     """Raise ConfigError for a target that nothing in the config measures.
 
@@ -30,7 +31,13 @@ def check(
         metrics: what each measured metric compares with, "labels" or "fp32", by name.
         precisions: engines that are built.
         benchmark: whether speed is measured.
+        search: whether the layers in INT8 are searched for an accuracy.
     """
+    if search and not any(name != SPEEDUP for name in targets):
+        raise ConfigError(
+            "'search: true' needs a target for the accuracy, such as top1_drop: 0.5 or "
+            "cosine: 0.999; without one, all of the model is best in INT8"
+        )
     dropping = [f"{name}{DROP}" for name, other in metrics.items() if other != "fp32"]
     known = [SPEEDUP, *metrics, *dropping]
     for name in targets:

@@ -131,6 +131,13 @@ class _Pass:
     batch: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Part of repair.json."""
+
+    histograms: str
+
+
 def parse(text: str) -> Variant:
     """Return the variant that ``NAME[:key=value[,key=value...]]`` stands for.
 
@@ -218,14 +225,15 @@ def _recorded(folder: RunFolder) -> _Recorded:
         OutputError: it is not finished, or a file is not the one that run.json records.
     """
     collected, decided = (_done(folder, step) for step in ("collect", "decide"))
+    counted = _counted(folder, decided)
     for key, file in (("histograms", "histograms.npz"), ("collection", "collection.json")):
         if decided.made_from.get(key) != collected.files.get(file):
             raise OutputError(
                 f"{folder.path}: {file} is newer than calibration.cache; finish it with "
                 "'quantlab calibrate'"
             )
-    histograms = histogram_file.load(folder.path / "histograms.npz")
-    if "batch_amax.npz" in collected.files:
+    histograms = histogram_file.load(folder.path / counted)
+    if counted in collected.files and "batch_amax.npz" in collected.files:
         histograms = batch_amax.attach(histograms, folder.path / "batch_amax.npz")
     target = folder.path / "calibration.cache"
     try:
@@ -242,6 +250,14 @@ def _recorded(folder: RunFolder) -> _Recorded:
         tensorrt=cache.read(target).header.version,
         batch=load(folder.path / "collection.json", _Pass).batch,
     )
+
+
+def _counted(folder: RunFolder, decided: Done) -> str:
+    """Return the file of the histograms: a repaired model has its own."""
+    if decided.made_from.get("choice") is None:
+        return "histograms.npz"
+    _done(folder, "repair")
+    return load(folder.path / "repair.json", _Choice).histograms
 
 
 def _done(folder: RunFolder, step: str) -> Done:

@@ -22,18 +22,21 @@ from quantlab.reports.sections import (
     accuracy,
     calibration,
     classes,
+    diagnosis,
     fusions,
     layers,
     performance,
     placement,
     plans,
+    repair,
     reproduce,
+    search,
     size,
     summary,
     tensors,
 )
 from quantlab.reports.tables import compare
-from quantlab.reports.terminal import compare_table, summary_table
+from quantlab.reports.terminal import compare_table, result_tables, summary_table
 from quantlab.reports.verdict import verdict
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "compare_table",
     "compose",
     "load",
+    "result_tables",
     "summary_table",
     "verdict",
     "write",
@@ -52,8 +56,11 @@ SECTIONS: Mapping[str, Callable[[Report], Section | None]] = {
     "accuracy": accuracy.section,
     "speed": performance.section,
     "size": size.section,
+    "search": search.section,
     "int8": layers.section,
     "fusions": fusions.section,
+    "diagnosis": diagnosis.section,
+    "repair": repair.section,
     "tensors": tensors.section,
     "classes": classes.section,
     "placement": placement.section,

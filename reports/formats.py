@@ -18,6 +18,9 @@ from quantlab.visible import visible
 MISSING = "\N{EN DASH}"
 """Stands for what was not measured or does not apply."""
 
+EXACT = "exact"
+"""Stands for the SQNR of values that equal FP32's: it has no end."""
+
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -102,6 +105,11 @@ def moment(iso: str) -> str:
         return iso
 
 
+def sqnr(value: float | None, unit: str = "") -> str:
+    """Return an SQNR in dB; ``exact`` where there is no difference."""
+    return EXACT if value is None else with_unit(fixed(value, _PLACES["dB"]), unit)
+
+
 def share(fraction: float) -> str:
     """Return a fraction in percent; what is not zero never reads as zero."""
     percent = 100 * fraction
@@ -146,14 +154,19 @@ def plural(amount: int, noun: str) -> str:
 def shortened(text: str, width: int) -> str:
     """Return ``text`` cut in its middle to ``width`` columns; wide characters count twice."""
     shown = visible(text)
-    if _columns(shown) <= width:
+    if columns(shown) <= width:
         return shown
     head, tail = shown[:width], shown[-width:]
-    while _columns(head) > (width - 1) // 2:
+    while columns(head) > (width - 1) // 2:
         head = head[:-1]
-    while _columns(tail) > width - 1 - _columns(head):
+    while columns(tail) > width - 1 - columns(head):
         tail = tail[1:]
     return f"{head}…{tail}"
+
+
+def columns(text: str) -> int:
+    """Return the width of ``text``; wide characters count twice."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def plain(value: Any, name: str = "") -> str:
@@ -169,7 +182,3 @@ def plain(value: Any, name: str = "") -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(plain(item) for item in value)
     return str(value)
-
-
-def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from quantlab.errors import ConfigError
+from quantlab.findings import Plan, Sensitivity, Trial
 from quantlab.measured import DevicePerformance, Interval, Percentiles, TargetResult
 from quantlab.records import ClassReport, Decision, Layer, Report, TensorReport
 from quantlab.reports.reasons import left_out
@@ -74,6 +75,9 @@ def frames(report: Report) -> dict[str, "pd.DataFrame"]:
         "placement": _records(Decision, report.placement),
         "classes": classes(report),
         "targets": _records(TargetResult, report.targets),
+        "analysis": _records(Sensitivity, report.analysis.rows if report.analysis else ()),
+        "repair": _records(Trial, report.repair.trials if report.repair else ()),
+        "search": searched(report),
     }
 
 
@@ -165,6 +169,24 @@ def facts(report: Report) -> "pd.DataFrame":
         for name, value in engine.facts.items()
     ]
     return _frame(("engine", "fact", "value"), rows)
+
+
+def searched(report: Report) -> "pd.DataFrame":
+    """Return a row a plan; what it keeps from INT8 reads ``node (type) + node (type)``."""
+    found = report.search
+    rows = (
+        [
+            asdict(plan)
+            | {
+                "floats": " + ".join(f"{node} ({kind})" for node, kind in plan.floats),
+                "chosen": plan.label == found.chosen,
+            }
+            for plan in found.plans
+        ]
+        if found
+        else []
+    )
+    return _frame((*(field.name for field in fields(Plan)), "chosen"), rows)
 
 
 def tensors(report: Report) -> "pd.DataFrame":

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from quantlab.measured import Interval
 from quantlab.records import ClassReport, HistogramReport, TensorReport
-from quantlab.reports import formats
+from quantlab.reports import bars, formats
+from quantlab.reports.bars import Bar
 from quantlab.reports.blocks import Chart
 from quantlab.reports.svg import (
     BAD,
     COLORS,
     MARKERS,
-    MUTED,
     axis_number,
-    beside,
     canvas,
     markup,
     name_rows,
@@ -27,14 +26,8 @@ from quantlab.reports.svg import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RANKED = 10
-"""Bars of the ranking."""
-
 NAME_COLUMNS = 24
 """Width to which names beside a row are cut."""
-
-WIDE_COLUMNS = 52
-"""Width to which names above a row are cut."""
 
 FloatArray = NDArray[np.float64]
 
@@ -42,24 +35,10 @@ FloatArray = NDArray[np.float64]
 def ranking(tensors: Sequence[TensorReport]) -> Chart | None:
     """Return the least predicted SQNRs as bars under their tensors' names."""
     known = [(tensor.sqnr_db, tensor.name) for tensor in tensors if tensor.sqnr_db is not None]
-    worst = sorted(known, key=lambda pair: pair[0])[:RANKED]
-    if not worst:
-        return None
-    values = [value for value, _ in worst]
+    known.sort(key=lambda pair: pair[0])
+    rows = [Bar(name, value, formats.fixed(value, 1)) for value, name in known]
     title = "Tensors with the least SQNR, dB"
-    told = ", ".join(f"{name} {formats.fixed(value, 1)}" for value, name in worst)
-    alt = f"{title}: {told}."
-    with canvas("ranking", 0.2 + 0.42 * len(worst), left=0.05, bottom=0.08) as (figure, axes):
-        rows = range(len(worst))
-        axes.barh(rows, values, 0.34, color=COLORS["int8"], alpha=0.85, linewidth=0)
-        for index, value in enumerate(values):
-            axes.text(0, index - 0.26, token(index), va="bottom", color=MUTED, size=9.5)
-            beside(axes, max(value, 0), index, formats.fixed(value, 1))
-        axes.set_ylim(len(worst) - 0.7, -0.95)
-        axes.set_xlim(min(0, *values), max(1.0, *values) * 1.16)
-        axes.set_axis_off()
-        names = [formats.shortened(name, WIDE_COLUMNS) for _, name in worst]
-        return Chart(markup(figure, alt, names), alt, title, "less is worse; under the threshold")
+    return bars.ranking(rows, title, "less is worse; under the threshold", key="ranking")
 
 
 def histogram(found: HistogramReport, index: int, note: str) -> Chart | None:

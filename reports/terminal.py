@@ -7,19 +7,50 @@ from rich.table import Table
 from rich.text import Text
 
 from quantlab.records import Report
+from quantlab.reports import blocks
 from quantlab.reports.blocks import Cell
-from quantlab.reports.formats import LABELS, MISSING
-from quantlab.reports.sections import summary
+from quantlab.reports.formats import LABELS, MISSING, count
+from quantlab.reports.sections import diagnosis, repair, search, summary
 from quantlab.visible import visible
+
+ROWS = 20
+"""Rows of a table that are printed; its CSV file has all."""
 
 
 def summary_table(report: Report) -> Table:
     """Return the report's summary: a column an engine, a row a measure."""
-    found = summary.table(report)
-    table = Table(title=found.caption, title_justify="left", box=SIMPLE_HEAD)
+    return _drawn(summary.table(report))
+
+
+def result_tables(report: Report) -> tuple[Table, ...]:
+    """Return what a command ends with: diagnosis, repairs and plans if there are, the summary."""
+    found: list[blocks.Table] = []
+    if report.analysis:
+        found.append(diagnosis.table(report.analysis, "layer"))
+    if report.repair:
+        found.append(repair.table(report.repair))
+    if report.search:
+        found.append(search.table(report.search, report))
+    if report.engines:
+        found.append(summary.table(report))
+    return tuple(_drawn(table) for table in found if table.rows)
+
+
+def _drawn(found: blocks.Table) -> Table:
+    """Return the table's first rows as rich draws them."""
+    shown = found.rows[:ROWS]
+    more = len(found.rows) - len(shown)
+    table = Table(
+        title=Text(visible(found.caption)),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        caption=f"and {count(more)} more in tables/{found.csv}" if more else None,
+        caption_justify="left",
+    )
     for column in found.columns:
-        table.add_column(column.name, justify="right" if column.kind == "precision" else "left")
-    for cells in found.rows:
+        right = column.kind in ("precision", "number")
+        table.add_column(Text(visible(column.name)), justify="right" if right else "left")
+    for cells in shown:
         table.add_row(*map(_stacked, cells))
     return table
 

@@ -6,6 +6,7 @@ largest batch size, accuracy by the first metric, and neither without its 95 % i
 
 from dataclasses import dataclass
 
+from quantlab.findings import Plan, Searched
 from quantlab.measured import Accuracy, Interval, Performance, TargetResult
 from quantlab.records import EngineReport, Report
 from quantlab.reports import formats
@@ -36,8 +37,13 @@ def verdict(report: Report) -> str:
 
 
 def sentences(report: Report) -> tuple[str, ...]:
-    """Return what was found, and, if INT8 did not run everywhere, how far it did."""
-    engine = judged(report)
+    """Return what was found, how far INT8 ran if not everywhere, and what the search says."""
+    search = report.search
+    searched = (recommendation(search, report), ended(search.reason)) if search else ()
+    return (*_measured(judged(report), report), *filter(None, searched))
+
+
+def _measured(engine: EngineReport | None, report: Report) -> tuple[str, ...]:
     if engine is None:
         return ("No engine was measured.",)
     findings = [text for text in (_speed(engine), _accuracy(engine)) if text]
@@ -47,11 +53,15 @@ def sentences(report: Report) -> tuple[str, ...]:
 
 
 def tone(report: Report) -> Tone:
-    """Return "bad" if a target was missed or INT8 did not run, "good" if all targets were met."""
-    engine = judged(report)
-    if any(not target.met for target in report.targets) or (engine and _nothing_ran(engine)):
+    """Return "bad" if a target was missed or INT8 did not run, "good" if all targets were met.
+
+    It is never "good" where the search recommends another type than INT8.
+    """
+    engine, search = judged(report), report.search
+    missed = any(not target.met for target in report.targets) or (search and not search.met)
+    if missed or (engine and _nothing_ran(engine)):
         return "bad"
-    return "good" if report.targets else ""
+    return "good" if report.targets and not (search and without_int8(search)) else ""
 
 
 def judged(report: Report) -> EngineReport | None:
@@ -87,6 +97,54 @@ def evidence(target: TargetResult, report: Report) -> Evidence:
         return Evidence(_loss(accuracy) or bare, formats.delta_unit(accuracy.unit), at_least=False)
     measured = value_interval(accuracy) or bare
     return Evidence(measured, accuracy.unit, at_least=accuracy.higher_is_better)
+
+
+def chosen(search: Searched) -> Plan | None:
+    """Return the recommended plan, None if it is not among the plans."""
+    return next((plan for plan in search.plans if plan.label == search.chosen), None)
+
+
+def without_int8(search: Searched) -> bool:
+    """Whether the recommended plan computes nothing in INT8."""
+    plan = chosen(search)
+    return plan is not None and plan.macs_int8 == 0
+
+
+def judged_by(search: Searched, report: Report) -> tuple[str, bool]:
+    """Return the unit of the search's accuracies, and whether more is better."""
+    metric = search.target.removesuffix(DROP)
+    found = next((e.accuracy[metric] for e in report.engines if metric in e.accuracy), None)
+    unit = found.unit if found else ""
+    if search.target.endswith(DROP):
+        return formats.delta_unit(unit), False
+    return unit, found is None or found.higher_is_better
+
+
+def recommendation(search: Searched, report: Report) -> str:
+    """Return what the search recommends and whether it meets the target, in a sentence."""
+    unit, at_least = judged_by(search, report)
+    plan = chosen(search)
+    values = [search.limit, *([plan.accuracy] if plan else [])]
+    decimals = formats.metric_places("%" if unit == "pp" else unit, values)
+    limit = formats.with_unit(formats.fixed(search.limit, decimals), unit)
+    target = f"{search.target} {'≥' if at_least else '≤'} {limit}"
+    refused = "INT8 is not recommended. " if without_int8(search) else ""
+    if search.met:
+        head = f"{refused}The search recommends {search.chosen}, which meets {target}"
+    else:
+        head = f"{refused}No plan meets {target}: the best that the search found is {search.chosen}"
+    if plan is None:
+        return f"{head}."
+    value = formats.with_unit(formats.fixed(plan.accuracy, decimals), unit)
+    speed = f"{formats.number(plan.latency_ms)} ms at batch {formats.count(search.batch)}"
+    bounds = formats.interval(plan.low, plan.high, formats.places(plan.latency_ms, 3))
+    int8 = f", {formats.share(plan.macs_int8)} of the MACs in INT8" if plan.macs_int8 else ""
+    return f"{head}: {value}, {speed} ({plan.speed}, {bounds.strip('()')}){int8}."
+
+
+def ended(text: str) -> str:
+    """Return a sentence with its full stop."""
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 def value_interval(accuracy: Accuracy) -> Interval | None:

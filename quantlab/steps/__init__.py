@@ -1,5 +1,6 @@
 """The steps of a run, each from what the one before it saved in the run folder."""
 
+from quantlab.steps.analyze import SAMPLES, analyze
 from quantlab.steps.build import build, check_built
 from quantlab.steps.calibrate import calibrate, check_calibrated
 from quantlab.steps.evaluate import check_evaluated, evaluate
@@ -8,6 +9,8 @@ from quantlab.steps.report import report
 from quantlab.steps.trtexec import trtexec
 
 __all__ = [
+    "SAMPLES",
+    "analyze",
     "build",
     "calibrate",
     "check_built",

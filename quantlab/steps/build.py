@@ -20,6 +20,9 @@ from quantlab.records import Build, Precision
 from quantlab.saved import dump, load
 from quantlab.steps.calibrate import cached_thresholds
 from quantlab.steps.job import Inputs, Job
+from quantlab.steps.repair import RECORD, corrections, int8_source, outcome, source
+from quantlab.steps.search import RECORD as SEARCH
+from quantlab.steps.search import planned, search, search_from
 from quantlab.steps.shapes import calibration_batches, shapes
 
 SOURCES: Mapping[Precision, str] = {
@@ -33,6 +36,7 @@ scales from the calibration cache is built from the prepared model."""
 
 def build(job: Job) -> tuple[Build, ...]:
     """Build every engine of the config that is not built yet, and return all of them."""
+    search(job)
     model = job.prepared()
     return tuple(_build(job, model, precision) for precision in job.precisions)
 
@@ -43,6 +47,8 @@ def check_built(job: Job) -> None:
     Raises:
         OutputError: one is missing or stale; says why.
     """
+    if job.config.search:
+        job.require("search", search_from(job), "build")
     for precision in job.precisions:
         job.require(_step(precision), _build_from(job, precision), "build")
 
@@ -77,37 +83,43 @@ def _backend(job: Job) -> dict[str, Any]:
 
 def _build_from(job: Job, precision: Precision) -> Mapping[str, Any]:
     made_from = _backend(job) | {"prepared model": digest(job.file("prepared.onnx"))}
+    if precision != "fp32" and job.config.search:
+        made_from["search"] = sha256(job.file(SEARCH))
     if precision != "fp32":
         made_from["layers"] = [list(pair) for pair in job.config.quantization.layers.items()]
     if precision == "int8":
         made_from["policy"] = job.policy
         made_from["calibration cache"] = sha256(job.file("calibration.cache"))
         made_from["recipe"] = asdict(job.engine.recipe)
+        chosen = outcome(job)
+        made_from["choice"] = None if chosen is None else sha256(job.file(RECORD))
     return made_from
 
 
 def _build(job: Job, model: ir.Model, precision: Precision) -> Build:
-    source = job.file(_source(job, precision))
+    origin = _source(job, precision)
     record = job.file(_record(precision))
 
     def work() -> Sequence[Path]:
         with job.progress.track(f"building {precision}", total=1, unit="engine") as advance:
             notes = _convert(job, model, precision)
             context = _context(job, graph.inputs(model), precision)
-            engine = job.engine.build(source, precision, job.file("engines"), context)
+            engine = job.engine.build(origin, precision, job.file("engines"), context)
             dump(record, replace(engine, notes=(*notes, *engine.notes)), Build)
             advance(1)
         made = [job.file(name) for name in engine.files]
-        kept = [] if source.name == SOURCES["fp32"] else files(source)
+        converted = precision != "fp32" and origin == job.file(SOURCES[precision])
+        kept = files(origin) if converted else ()
         return [*kept, *made, record]
 
     job.folder.step(_step(precision), _build_from(job, precision), work)
     return load(record, Build)
 
 
-def _source(job: Job, precision: Precision) -> str:
+def _source(job: Job, precision: Precision) -> Path:
+    """Return the file that an engine is built from; who reads the cache takes the float model."""
     implicit = precision == "int8" and not job.engine.recipe.explicit
-    return SOURCES["fp32"] if implicit else SOURCES[precision]
+    return source(job) if implicit else job.file(SOURCES[precision])
 
 
 def _context(job: Job, inputs: Inputs, precision: Precision) -> BuildContext:
@@ -123,19 +135,26 @@ def _convert(job: Job, model: ir.Model, precision: Precision) -> tuple[str, ...]
     """Write the ONNX file of a precision; return what a reader must know of it."""
     notes: tuple[str, ...] = ()
     if precision == "fp16":
-        converted = to_fp16(model)
+        converted = to_fp16(planned(job, model, precision))
         graph.save(converted.model, job.file(SOURCES[precision]))
         notes = tuple(
             f"weights {tensor!r} exceed the largest FP16 number, 65504, and were clipped"
             for tensor in converted.clipped
         )
     elif precision == "int8":
-        policy, recipe = job.policy, job.engine.recipe
-        thresholds = cached_thresholds(job, model)  # checks the cache, whoever reads it
+        origin, recipe = int8_source(job), job.engine.recipe
+        thresholds = cached_thresholds(job, origin)  # checks the cache, whoever reads it
         if recipe.explicit:
             half = recipe.around == "fp16"
-            placement = place(model, policy)
-            made = insert_qdq(model, placement, thresholds, policy=policy, float16=half)
+            wanted = planned(job, origin, precision)
+            made = insert_qdq(
+                wanted,
+                place(wanted, job.policy),
+                thresholds,
+                policy=job.policy,
+                float16=half,
+                corrections=corrections(job),
+            )
             graph.save(to_fp16(made).model if half else made, job.file(SOURCES[precision]))
     return notes
 

@@ -9,26 +9,31 @@ from typing import Any
 import onnx_ir as ir
 
 from quantlab import __version__, cache, manifest
-from quantlab.calibrators import CALIBRATORS
-from quantlab.collect import batch_amax, gather
-from quantlab.collect import saved as histogram_file
+from quantlab.collect import gather
 from quantlab.config import Calibration
-from quantlab.decide import algorithm, decide, follow, knobs
+from quantlab.decide import algorithm, follow, knobs
 from quantlab.engines.host import versions
 from quantlab.files import sha256
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest, files
-from quantlab.graph.placement import Placement, place
+from quantlab.graph.placement import Placement
 from quantlab.graph.prepare import prepare
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold
-from quantlab.registry import make
 from quantlab.saved import load
 from quantlab.steps.collect import collect, collect_from
+from quantlab.steps.decided import decided
 from quantlab.steps.job import Job, described
-
-CACHE_POLICY = "tensorrt"
-"""The placement whose tensors a calibration cache holds, whatever engine is built."""
+from quantlab.steps.placing import CACHE_POLICY, placements, ties, wanted
+from quantlab.steps.repair import (
+    RECORD,
+    histograms,
+    int8_source,
+    outcome,
+    repair,
+    repair_from,
+    source,
+)
 
 NEWEST_READER = "10.16.1"
 """Last TensorRT that has calibrators: who a cache is written for unless the config says."""
@@ -43,8 +48,9 @@ def calibrate(job: Job) -> None:
     _header(job.config.calibration)  # a version that reads no cache is refused before the work
     _prepare(job)
     model = job.prepared()
-    collect(job, model, _tensors(job, model))
-    _decide(job, model)
+    collect(job, model, wanted(job, placements(job, model)))
+    repair(job, model)
+    _decide(job)
 
 
 def check_calibrated(job: Job) -> None:
@@ -57,30 +63,20 @@ def check_calibrated(job: Job) -> None:
     """
     job.require("prepare", _prepare_from(job), "calibrate")
     model = job.prepared()
-    job.require("collect", collect_from(job, _tensors(job, model)), "calibrate")
-    job.require("decide", _decide_from(job, placements(job, model)), "calibrate")
-
-
-def placements(job: Job, model: ir.Model) -> dict[str, Placement]:
-    """Return, by policy, where Q/DQ go for the cache and for the engine."""
-    policies = dict.fromkeys((CACHE_POLICY, job.policy))
-    return {policy: place(model, policy) for policy in policies}
+    job.require("collect", collect_from(job, wanted(job, placements(job, model))), "calibrate")
+    if job.config.tunes:
+        job.require("repair", repair_from(job, model), "calibrate")
+    job.require("decide", _decide_from(job, placements(job, int8_source(job))), "calibrate")
 
 
 def thresholds(
     job: Job, placed: Mapping[str, Placement], histograms: Mapping[str, Histogram]
 ) -> dict[str, TensorThreshold]:
-    """Decide every collected tensor's threshold with the config's method."""
-    config = job.config.calibration
-    if config.nonfinite == "fail":
-        how = load(job.file("collection.json"), gather.Collected)
-        gather.check_finite(tuple(histograms.values()), how.batch)
-    calibrator = make("method", CALIBRATORS, config.method, config.parameters)
-    return decide(histograms, calibrator, method=config.method, ties=_ties(placed))
-
-
-def _ties(placed: Mapping[str, Placement]) -> list[tuple[str, ...]]:
-    return [group for placement in placed.values() for group in placement.ties]
+    """Return every collected tensor's threshold: as chosen, or by the config's method."""
+    chosen = outcome(job)
+    if chosen is not None:
+        return {threshold.tensor: threshold for threshold in chosen.thresholds}
+    return decided(job, ties(placed), histograms)
 
 
 def _prepare_from(job: Job) -> Mapping[str, Any]:
@@ -88,35 +84,28 @@ def _prepare_from(job: Job) -> Mapping[str, Any]:
 
 
 def _prepare(job: Job) -> None:
-    source = job.config.model
+    original = job.config.model
 
     def work() -> Sequence[Path]:
-        result = prepare(graph.load(source))
+        result = prepare(graph.load(original))
         target = job.file("prepared.onnx")
         graph.save(result.model, target)
         graph.validate(target)
-        job.progress.note(f"prepared {source.name}: {', '.join(result.applied) or 'unchanged'}")
+        job.progress.note(f"prepared {original.name}: {', '.join(result.applied) or 'unchanged'}")
         return files(target)
 
     job.folder.step("prepare", _prepare_from(job), work)
 
 
-def _tensors(job: Job, model: ir.Model) -> tuple[str, ...]:
-    """Return the tensors to collect."""
-    placed = placements(job, model)
-    wanted = [tensor for placement in placed.values() for tensor in placement.tensors]
-    if job.config.calibration.tensors == "all":
-        wanted += placed[CACHE_POLICY].implicit
-    return tuple(dict.fromkeys(wanted))
-
-
 def _decide_from(job: Job, placed: Mapping[str, Placement]) -> Mapping[str, Any]:
     config = job.config.calibration
+    chosen = outcome(job)
     return {
         "histograms": sha256(job.file("histograms.npz")),
+        "choice": None if chosen is None else sha256(job.file(RECORD)),
         "batches' maxima": sha256(job.file("batch_amax.npz")),
         "collection": sha256(job.file("collection.json")),  # the manifest tells of it
-        "tied tensors": [_ties(placed), dict(placed[CACHE_POLICY].derived)],
+        "tied tensors": [ties(placed), dict(placed[CACHE_POLICY].derived)],
         "method": config.method,
         "method parameters": dict(config.parameters),
         "nonfinite": config.nonfinite,
@@ -124,21 +113,19 @@ def _decide_from(job: Job, placed: Mapping[str, Placement]) -> Mapping[str, Any]
     }
 
 
-def _decide(job: Job, model: ir.Model) -> None:
-    placed = placements(job, model)
+def _decide(job: Job) -> None:
+    placed = placements(job, int8_source(job))
     target = job.file("calibration.cache")
 
     def work() -> Sequence[Path]:
-        histograms = batch_amax.attach(
-            histogram_file.load(job.file("histograms.npz")), job.file("batch_amax.npz")
-        )
-        found = thresholds(job, placed, histograms)
+        counted = histograms(job)
+        found = thresholds(job, placed, counted)
         found = follow(found, placed[CACHE_POLICY].derived)
         cache.write(target, cache.from_thresholds(found, _header(job.config.calibration)))
         record = replace(
             _manifest(job, placed),
             tensors=tuple(found),
-            collected=tuple(histograms),
+            collected=tuple(counted),
             cache_sha256=sha256(target),
         )
         record.save(manifest.beside(target))
@@ -150,6 +137,10 @@ def _decide(job: Job, model: ir.Model) -> None:
 def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
     """Return the thresholds that the calibration cache holds, for the job's policy.
 
+    Args:
+        job: calibrated.
+        model: that INT8 is made of.
+
     Raises:
         CacheError: the cache is stale, was altered, or lacks a tensor; says what changed.
     """
@@ -159,16 +150,16 @@ def cached_thresholds(job: Job, model: ir.Model) -> dict[str, TensorThreshold]:
     expected = _manifest(job, placed)
     for note in manifest.check(target, manifest.beside(target), expected, needed):
         job.progress.note(note)
-    histograms = histogram_file.load(job.file("histograms.npz"))
+    counted = histograms(job)
     found = cache.thresholds_from(cache.read(target))
-    return {t: replace(found[t], minimum=histograms[t].minimum) for t in needed}
+    return {t: replace(found[t], minimum=counted[t].minimum) for t in needed}
 
 
 def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
     """Return what a calibration by the config as it stands would record."""
     config = job.config.calibration
     how = load(job.file("collection.json"), gather.Collected)
-    graph_hash, weights_hash = manifest.model_digests(job.file("prepared.onnx"))
+    graph_hash, weights_hash = manifest.model_digests(source(job))
     dataset = job.dataset(config.dataset)
     return manifest.Manifest(
         quantlab=__version__,
@@ -184,9 +175,20 @@ def _manifest(job: Job, placed: Mapping[str, Placement]) -> manifest.Manifest:
             if not isinstance(getattr(dataset, key, None), Path)
         },
         method=config.method,
-        knobs=knobs(config.method, config.parameters, nonfinite=config.nonfinite, batch=how.batch),
+        knobs=_knobs(job, how.batch),
         tied=dict(placed[CACHE_POLICY].derived),
     )
+
+
+def _knobs(job: Job, batch: int) -> dict[str, Any]:
+    config = job.config.calibration
+    found = knobs(config.method, config.parameters, nonfinite=config.nonfinite, batch=batch)
+    if job.config.holds_back:
+        found["held_back"] = config.held_back
+    if job.config.tunes:
+        repair = job.config.repair
+        found["repair"] = repair if isinstance(repair, str) else list(repair)
+    return found
 
 
 def _header(config: Calibration) -> cache.Header:

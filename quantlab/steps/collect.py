@@ -45,7 +45,7 @@ def collect(job: Job, model: ir.Model, tensors: Sequence[str]) -> None:
     path = job.file("checkpoint.npz")
     if job.folder.stale("collect", made_from) is None and not _executor(job).distributed:
         known = load(job.file("collection.json"), gather.Collected)
-        job.recheck_samples("collect", known.data_hash, job.config.calibration, graph.inputs(model))
+        job.recheck_samples("collect", known.data_hash, job.fitting(graph.inputs(model)))
 
     def work() -> Sequence[Path]:
         found = _run(job, graph.inputs(model), tensors, made_from)
@@ -66,6 +66,7 @@ def collect_from(job: Job, tensors: Sequence[str]) -> Mapping[str, Any]:
         "prepared model": digest(job.file("prepared.onnx")),
         "calibration dataset": described(config.dataset),
         "calibration samples": config.samples,
+        "calibration held back": config.held_back if job.config.holds_back else None,
         "calibration batch": config.batch,  # of the batches' maxima; nothing else depends on it
         "device": _executor(job).device,
         "tensors": tensors,
@@ -91,23 +92,39 @@ def _executor(job: Job) -> Executor:
     return make("executor", EXECUTORS, plug.kind, plug.parameters)
 
 
+def count(job: Job, model: Path, inputs: Inputs, tensors: Sequence[str]) -> collector.Collection:
+    """Collect tensors of another model on the same samples, without a checkpoint.
+
+    Raises:
+        QuantlabError: the samples, the model or the executor cannot be used.
+    """
+    executor = _executor(job)
+    executor.available()
+    work = cut(_request(job, model, inputs, tensors), executor)
+    return collector.collect(work, executor)
+
+
+def _request(job: Job, model: Path, inputs: Inputs, tensors: Sequence[str]) -> Request:
+    config = job.config.calibration
+    return Request(
+        model=model,
+        inputs=inputs,
+        tensors=tuple(tensors),
+        dataset=job.dataset(config.dataset),
+        samples=job.fitted(inputs),
+        batch=config.batch,
+        checkpoint=config.checkpoint,
+        max_memory=config.max_memory,
+    )
+
+
 def _run(
     job: Job, inputs: Inputs, tensors: Sequence[str], made_from: Mapping[str, Any]
 ) -> collector.Collection:
     config = job.config.calibration
     executor = _executor(job)
     executor.available()
-    request = Request(
-        model=job.file("prepared.onnx"),
-        inputs=inputs,
-        tensors=tuple(tensors),
-        dataset=job.dataset(config.dataset),
-        samples=config.samples,
-        batch=config.batch,
-        checkpoint=config.checkpoint,
-        max_memory=config.max_memory,
-    )
-    work = cut(request, executor)
+    work = cut(_request(job, job.file("prepared.onnx"), inputs, tensors), executor)
     checkpoint = collector.Checkpoint(job.file("checkpoint.npz"), _key(job, made_from, work))
     gathered = _resumed(checkpoint)
     if work.batch != config.batch:

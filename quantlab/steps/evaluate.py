@@ -21,6 +21,8 @@ from quantlab.records import EngineInfo, Precision, TensorSpec
 from quantlab.saved import dump, load
 from quantlab.steps.build import measured, running
 from quantlab.steps.job import Job, described
+from quantlab.steps.speed import batch as speed_batch
+from quantlab.steps.speed import sizes
 
 FAITHFUL = 1e-2
 """Relative RMS difference between two FP32 runtimes that the order of additions can explain."""
@@ -85,7 +87,7 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
     made_from = _accuracy_from(job, config)
     if job.folder.stale("evaluate", made_from) is None:
         known = load(job.file("evaluation.json"), Evaluated)
-        job.recheck_samples("evaluate", known.data_hash, config, inputs)
+        job.recheck_samples("evaluate", known.data_hash, job.batches(config, inputs))
 
     def work() -> Sequence[Path]:
         seen = Fingerprint()
@@ -108,12 +110,12 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
 
 
 def _inspect_from(job: Job, inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:
-    return measured(job) | {"host": host(), "batch": _sizes(job, inputs)[0]}
+    return measured(job) | {"host": host(), "batch": sizes(job, inputs)[0]}
 
 
 def _inspect(job: Job, inputs: tuple[TensorSpec, ...]) -> None:
     def work() -> Sequence[Path]:
-        arrays = _inputs(job, inputs, _sizes(job, inputs)[0])
+        arrays = speed_batch(job, inputs, sizes(job, inputs)[0])
         with running(job) as runners:
             found: Inspection = {}
             for precision, runner in runners.items():
@@ -150,7 +152,7 @@ def _unfaithful(
 
 def _schedule(job: Job, config: Benchmark, inputs: tuple[TensorSpec, ...]) -> Schedule:
     return Schedule(
-        batches=_sizes(job, inputs),
+        batches=sizes(job, inputs),
         seconds=config.seconds,
         rounds=config.rounds,
         warmup_seconds=config.warmup_seconds,
@@ -170,34 +172,13 @@ def _speed(job: Job, config: Benchmark, inputs: tuple[TensorSpec, ...]) -> None:
             with job.progress.track("measuring speed", total=total, unit="rounds") as advance:
                 found = measure(
                     runners,
-                    lambda batch: _inputs(job, inputs, batch),
+                    lambda batch: speed_batch(job, inputs, batch),
                     schedule=schedule,
                     progress=advance,
                 )
         return [dump(job.file("benchmark.json"), found, Timings)]
 
     job.folder.step("benchmark", _speed_from(job, schedule), work)
-
-
-def _sizes(job: Job, inputs: tuple[TensorSpec, ...]) -> tuple[int, ...]:
-    """Return the batch sizes to measure: the config's, or the one that the model allows."""
-    asked = job.config.benchmark.batches if job.config.benchmark else (1,)
-    return tuple(dict.fromkeys(batch_size(inputs, size) for size in asked))
-
-
-def _inputs(job: Job, inputs: tuple[TensorSpec, ...], size: int) -> Mapping[str, Array]:
-    """Return a batch of real samples, the first ones again where the dataset has fewer."""
-    config = job.config.evaluation or job.config.calibration
-    with job.samples(config.dataset, inputs) as samples:
-        first = next(batches(samples, inputs, size=size))
-    if first.size == size:
-        return first.arrays
-    again = np.arange(size) % first.size
-    return {
-        # What has no row for each sample is one array for all of them.
-        name: array[again] if array.shape[:1] == (first.size,) else array
-        for name, array in first.arrays.items()
-    }
 
 
 def _watched(found: Iterable[Batch], seen: Fingerprint) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 """What every step needs: the config, the run folder, the engine, and someone to tell."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from quantlab.engines import ENGINES
 from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
 from quantlab.engines.trt.targets import parse
-from quantlab.errors import ConfigError, OutputError
+from quantlab.errors import ConfigError, DataError, OutputError
 from quantlab.graph import model as graph
 from quantlab.graph.pins import pin
 from quantlab.graph.placement import POLICIES
@@ -103,19 +103,63 @@ class Job:
 
     def batches(self, section: Calibration | Evaluation, inputs: Inputs) -> Iterator[Batch]:
         """Yield a section's samples in batches of its size."""
-        with self.samples(section.dataset, inputs) as samples:
-            count = take(samples, section.samples)
-            size = batch_size(inputs, section.batch)
-            yield from batches(samples.part(0, count), inputs, size=size, count=count)
+        yield from self._part(section, inputs, lambda count: (0, count))
 
-    def recheck_samples(
-        self, step: str, recorded: str, section: Calibration | Evaluation, inputs: Inputs
-    ) -> None:
-        """Make ``step`` run again if the section's samples have another hash than ``recorded``."""
-        found = Fingerprint()
-        for batch in self.batches(section, inputs):
-            found.add(batch)
-        if found.hexdigest() != recorded:
+    def fitting(self, inputs: Inputs) -> Iterator[Batch]:
+        """Yield the calibration samples that thresholds and repairs are made of."""
+        config = self.config.calibration
+        yield from self._part(config, inputs, lambda count: (0, self._kept(inputs, count)))
+
+    def held_back(self, inputs: Inputs) -> Iterator[Batch]:
+        """Yield the calibration samples that choices are judged on, after those for fitting."""
+        config = self.config.calibration
+        yield from self._part(config, inputs, lambda count: (self._kept(inputs, count), count))
+
+    def fitted(self, inputs: Inputs) -> int | None:
+        """Return how many places the samples for fitting have; None for as the config says.
+
+        Raises:
+            DataError: there are too few to hold any back.
+        """
+        config = self.config.calibration
+        if not self.config.holds_back:
+            return config.samples
+        with self.samples(config.dataset, inputs) as samples:
+            return self._kept(inputs, take(samples, config.samples))
+
+    def _kept(self, inputs: Inputs, count: int) -> int:
+        """Return how many of ``count`` places are not held back: whole batches, where fixed."""
+        if not self.config.holds_back:
+            return count
+        share = self.config.calibration.held_back
+        # An open batch axis takes any number; a fixed one gives the same size whatever is asked.
+        unit = batch_size(inputs, 1)
+        held = max(round(count * share / unit), 1) * unit
+        if held >= count:
+            raise DataError(
+                f"{count} calibration samples leave none for fitting when {held} are held back for "
+                "judging; give more samples"
+            )
+        return count - held
+
+    def _part(
+        self,
+        section: Calibration | Evaluation,
+        inputs: Inputs,
+        places: Callable[[int], tuple[int, int]],
+    ) -> Iterator[Batch]:
+        with self.samples(section.dataset, inputs) as samples:
+            start, stop = places(take(samples, section.samples))
+            size = batch_size(inputs, section.batch)
+            part = samples.part(start, stop)
+            yield from batches(part, inputs, size=size, count=stop - start)
+
+    def recheck_samples(self, step: str, recorded: str, found: Iterable[Batch]) -> None:
+        """Make ``step`` run again if the samples ``found`` have another hash than ``recorded``."""
+        seen = Fingerprint()
+        for batch in found:
+            seen.add(batch)
+        if seen.hexdigest() != recorded:
             self.progress.note(f"the samples of step {step!r} changed: doing it again")
             self.folder.forget(step)
 
@@ -183,6 +227,11 @@ def check_quantization(config: Config, engine: Engine, source: Path) -> None:
         )
     if engine.recipe.explicit:
         return
+    if config.search or config.repair not in ("none", ()):
+        raise ConfigError(
+            f"{source}: repair, search: TensorRT's implicit INT8 takes scales alone, neither "
+            "layers nor weights; set 'engines.quantization: explicit', or leave them out"
+        )
     if config.calibration.tensors != "all":
         raise ConfigError(
             f"{source}: engines.quantization: the builder of TensorRT's implicit INT8 looks for a "

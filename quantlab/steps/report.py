@@ -4,18 +4,23 @@ from datetime import UTC, datetime
 
 from quantlab import __version__, accuracy, assemble, reports, targets
 from quantlab.accuracy import Scores
-from quantlab.collect import saved as histogram_file
 from quantlab.collect.gather import Collected
-from quantlab.config import Config
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest
+from quantlab.graph.followers import follow
+from quantlab.graph.placement import place
 from quantlab.measured import Accuracy
 from quantlab.records import CalibrationSummary, ClassReport, Precision, Report
 from quantlab.saved import load
+from quantlab.steps.analyze import analysis
 from quantlab.steps.build import built
-from quantlab.steps.calibrate import placements, thresholds
+from quantlab.steps.calibrate import thresholds
 from quantlab.steps.evaluate import Evaluated, Inspection, Timings
 from quantlab.steps.job import Job
+from quantlab.steps.placing import placements
+from quantlab.steps.repair import histograms as counted
+from quantlab.steps.repair import int8_source, outcome
+from quantlab.steps.search import planned, searched
 
 SCHEMA_VERSION = 1
 
@@ -28,12 +33,15 @@ def report(job: Job) -> Report:
 
 
 def _report(job: Job) -> Report:
-    model = job.prepared()
+    model = int8_source(job)
     placed = placements(job, model)
-    histograms = histogram_file.load(job.file("histograms.npz"))
+    built_from = planned(job, model, "int8")
+    placement = place(built_from, job.policy)
+    histograms = counted(job)
     decided = thresholds(job, placed, histograms)
     tensors = tuple(assemble.tensor(histograms[name], found) for name, found in decided.items())
     how = load(job.file("collection.json"), Collected)
+    chosen = outcome(job)
     judged, classes, evaluated = _judged(job)
     inspection = load(job.file("inspection.json"), Inspection)
     timings: Timings = {}
@@ -54,26 +62,17 @@ def _report(job: Job) -> Report:
         model=graph.facts(graph.reload(job.config.model), job.config.model),
         engines=engines,
         tensors=tensors,
-        calibration=CalibrationSummary(
-            method=job.config.calibration.method,
-            samples=how.samples,
-            batch=how.batch,
-            seconds=how.seconds + seconds["decide"],
-            inference_seconds=how.inference_seconds,
-            peak_rss_bytes=how.peak_rss_bytes,
-            model_hash=digest(job.file("prepared.onnx")),
-            data_hash=how.data_hash,
-            tensors=len(tensors),
-        ),
+        calibration=_calibration(job, how, len(tensors)),
         histograms=assemble.drawn(histograms, tensors),
-        placement=placed[job.policy].decisions,
+        placement=placement.decisions,
+        followers=follow(built_from, placement),
         classes=classes,
         targets=targets.judge(job.config.targets, engines),
         warnings=assemble.warnings(
             engines,
             tensors,
             histograms,
-            same_samples=evaluated is not None and _same_samples(job.config, evaluated, how),
+            same_samples=evaluated is not None and _same_samples(job, evaluated, how),
             skipped=tuple(dict.fromkeys((*how.skipped, *(evaluated.skipped if evaluated else ())))),
         ),
         host=facts["host"],
@@ -81,13 +80,32 @@ def _report(job: Job) -> Report:
         config=facts["config"],
         command=f"quantlab run {facts['config_file']}",
         timings=seconds,
+        analysis=analysis(job),
+        repair=None if chosen is None else chosen.found,
+        search=searched(job),
     )
 
 
-def _same_samples(config: Config, evaluated: Evaluated, how: Collected) -> bool:
+def _calibration(job: Job, how: Collected, tensors: int) -> CalibrationSummary:
+    return CalibrationSummary(
+        method=job.config.calibration.method,
+        samples=how.samples,
+        batch=how.batch,
+        seconds=how.seconds + job.folder.seconds()["decide"],
+        inference_seconds=how.inference_seconds,
+        peak_rss_bytes=how.peak_rss_bytes,
+        model_hash=digest(job.file("prepared.onnx")),
+        data_hash=how.data_hash,
+        tensors=tensors,
+    )
+
+
+def _same_samples(job: Job, evaluated: Evaluated, how: Collected) -> bool:
     """Whether samples were used for both; both take the first ones of their dataset."""
+    config, chosen = job.config, outcome(job)
+    calibrated = how.data_hash if chosen is None else chosen.whole_hash
     same = config.evaluation is not None and config.evaluation.dataset == config.calibration.dataset
-    return same or evaluated.data_hash == how.data_hash
+    return same or evaluated.data_hash in (how.data_hash, calibrated)
 
 
 def _judged(

@@ -25,6 +25,7 @@ from quantlab.records import (
     Report,
     TensorReport,
 )
+from tests.reports.sample_findings import analysis, repaired, searched
 
 HOSTILE = '<script>alert("1")</script>'
 SPEED = {"fp32": 1.0, "fp16": 1.02, "int8": 2.1}
@@ -164,6 +165,9 @@ def sample() -> Report:
             "targets": {"top1_drop": 1.0, "speedup": 1.5},
         },
         command="quantlab run resnet18.yaml",
+        analysis=analysis(),
+        repair=repaired(),
+        search=searched(),
         timings={"prepare": 0.31, "calibrate": 21.3, "build": 2.66, "evaluate": 141.2},
     )
 

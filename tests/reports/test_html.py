@@ -89,7 +89,7 @@ def test_hostile_names_are_shown_as_text(page: Page) -> None:
 
 def test_every_chart_tells_what_it_shows(page: Page) -> None:
     charts = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(charts) == 3 + 3 + 1 + 1 + 12 + 1
+    assert len(charts) == 3 + 3 + 1 + 1 + 12 + 1 + 3 + 1
     for chart in charts:
         assert chart["role"] == "img"
         assert len(chart["aria-label"] or "") > 20

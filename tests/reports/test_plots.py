@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from quantlab.records import ClassReport, HistogramReport
-from quantlab.reports import plots, tensorplots
+from quantlab.reports import bars, plots, tensorplots
 from quantlab.reports.blocks import Chart
 from quantlab.reports.tables import class_intervals
 from tests.reports.sample import HOSTILE, sample
@@ -65,7 +65,7 @@ def test_ranking_is_by_noise_worst_first() -> None:
     assert chart is not None
     numbers = [float(text) for text in texts(chart) if re.fullmatch(r"\d+\.\d", text)]
     assert numbers == sorted(numbers)
-    assert len(numbers) == tensorplots.RANKED
+    assert len(numbers) == bars.RANKED
     assert tensorplots.ranking([replace(sample().tensors[0], sqnr_db=None)]) is None
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from quantlab.records import Fusion, Report
+from quantlab.records import Decision, Fusion, Report
 from quantlab.reports import SECTIONS, compose, tables
 from quantlab.reports.blocks import Block, Callout, Charts, Details, Section, Table
-from quantlab.reports.reasons import CHOSEN, SILENT, left_out
+from quantlab.reports.reasons import AMONG, CHOSEN, UNNAMED, left_out
 from tests.reports.sample import sample
 from tests.reports.sample_gpu import COPY, gpu_sample
 from tests.reports.strange import reports
@@ -56,6 +56,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     bare = replace(
         sample(), engines=(), tensors=(), histograms=(), placement=(), classes=(), targets=()
     )
+    bare = replace(bare, analysis=None, repair=None, search=None)
     assert list(compose(bare)) == ["summary", "calibration", "reproduce"]
 
 
@@ -88,7 +89,17 @@ def test_layers_left_out_of_int8_have_a_reason() -> None:
         "/add0": "no convolution to fuse it into",
     }
     told = replace(sample(), placement=sample().placement[:1])
-    assert [found.reason for found in left_out(told)] == [SILENT, SILENT]
+    assert [found.reason for found in left_out(told)] == [UNNAMED, UNNAMED]
+
+
+def test_a_layer_that_placement_is_silent_about_has_the_reason_of_a_follower() -> None:
+    stays = Decision("/layer1/conv0/Conv", "Conv", quantized=False, rule="r", reason="it is float")
+    joins = Decision("/layer4/conv3/Conv", "Conv", quantized=True, rule="r", reason="it is fused")
+    report = replace(sample(), placement=(), followers=(stays, joins))
+    assert [found.reason for found in left_out(report)] == ["it is float", AMONG]
+    assert {found.reason for found in left_out(replace(report, placement=sample().placement))} == {
+        CHOSEN
+    }
 
 
 def test_a_fused_layer_has_the_reason_of_its_nodes() -> None:

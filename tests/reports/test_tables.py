@@ -32,6 +32,9 @@ def test_frames_of_the_sample_hold_its_numbers() -> None:
         "placement": 19,
         "classes": 10,
         "targets": 2,
+        "analysis": 49,
+        "repair": 6,
+        "search": 9,
     }
     assert found["summary"].set_index("precision").loc["int8", "size_bytes"] == 11_390_000
     top1 = found["accuracy"].query("metric == 'top1' and precision == 'int8'").iloc[0]

@@ -13,7 +13,7 @@ MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 
 def only(*engines: EngineReport, targets: tuple[TargetResult, ...] = ()) -> Report:
-    return replace(sample(), engines=engines, targets=targets)
+    return replace(sample(), engines=engines, targets=targets, search=None)
 
 
 def int8(**changes: object) -> EngineReport:
@@ -30,9 +30,57 @@ def test_sample() -> None:
     assert verdict(sample()) == (
         f"INT8 is 2.10{TIMES} as fast as FP32 at batch 32 (2.02 to 2.19) and its top1 is not "
         f"measurably different ({MINUS}0.06 points, {MINUS}0.17 to +0.02): within targets. "
-        "15 of 17 convolutions and matrix products ran in INT8."
+        "15 of 17 convolutions and matrix products ran in INT8. "
+        "The search recommends int8 but 2, which meets top1_drop ≤ 0.50 pp: 0.35 pp, 30.4 ms at "
+        "batch 8 (measured, 29.9 to 31.0), 93.0 % of the MACs in INT8. It is the fastest plan "
+        "that meets the target, and 1.96 times as fast as fp16."
     )
     assert tone(sample()) == "good"
+
+
+def searched(**changes: object) -> Report:
+    found = sample().search
+    assert found is not None
+    return replace(sample(), search=replace(found, **changes))  # type: ignore[arg-type]  # as int8
+
+
+def test_int8_that_the_search_does_not_recommend() -> None:
+    report = searched(chosen="fp16", reason="INT8 is slower than FP16 here")
+    told = verdict(report)
+    assert (
+        "INT8 is not recommended. The search recommends fp16, which meets top1_drop ≤ 0.50 pp: "
+        "0.01 pp, 59.6 ms at batch 8 (measured, 58.4 to 61.0). INT8 is slower than FP16 here."
+    ) in told
+    assert tone(report) == ""
+
+
+def test_a_target_that_no_plan_meets() -> None:
+    report = searched(chosen="int8 but 6", met=False, limit=0.02, reason="")
+    assert verdict(report).endswith(
+        " No plan meets top1_drop ≤ 0.02 pp: the best that the search found is int8 but 6: "
+        "0.03 pp, 33.4 ms at batch 8 (modelled, 31.4 to 35.7), 79.0 % of the MACs in INT8."
+    )
+    assert tone(report) == "bad"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("sqnr", "meets sqnr ≥ 0.5 dB"),
+        ("top1", "meets top1 ≥ 0.50 %"),
+        ("unknown", "meets unknown ≥ 0.5000"),
+        ("unknown_drop", "meets unknown_drop ≤ 0.5000"),
+    ],
+)
+def test_the_direction_and_unit_of_a_searched_target(target: str, expected: str) -> None:
+    assert expected in verdict(searched(target=target))
+
+
+def test_a_recommended_plan_that_is_not_listed_is_still_named() -> None:
+    report = searched(chosen="other", reason="so")
+    assert verdict(report).endswith(
+        "The search recommends other, which meets top1_drop ≤ 0.50 pp. so."
+    )
 
 
 @pytest.mark.parametrize(

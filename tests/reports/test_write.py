@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,27 @@ def test_summary_table_for_the_terminal() -> None:
     assert "2.10\N{MULTIPLICATION SIGN}" in text
     assert "(2.02 to 2.19)" in text
     assert "11.4 MB" in text
+
+
+def test_result_tables_for_the_terminal() -> None:
+    tables = reports.result_tables(sample())
+    text = "".join(map(printed, tables))
+    assert len(tables) == 4
+    for expected in ("/layer1/conv0/Conv", "equalize", "int8 but 2", "11.4 MB"):
+        assert expected in text
+    bare = replace(sample(), engines=(), analysis=None, repair=None, search=None)
+    assert reports.result_tables(bare) == ()
+
+
+def test_a_long_table_for_the_terminal_names_its_file() -> None:
+    found = sample().repair
+    assert found is not None
+    trials = (replace(found.trials[0], what="[red]"),) * 30
+    report = replace(sample(), engines=(), analysis=None, search=None)
+    (table,) = reports.result_tables(replace(report, repair=replace(found, trials=trials)))
+    text = printed(table)
+    assert text.count("[red]") == 20
+    assert "and 10 more in tables/repair.csv" in text
 
 
 def test_compare_table_for_the_terminal() -> None:

@@ -1,0 +1,28 @@
+"""Repairs of INT8 models, one a file, in the order of their cost.
+
+To add one: write the file and its line here.
+"""
+
+from quantlab.repair.adaround import AdaRound
+from quantlab.repair.base import Repair
+from quantlab.repair.bias import Bias
+from quantlab.repair.rescaling import Equalize, Outliers, Smooth
+from quantlab.repair.weights import Weights
+
+RESCALING: dict[str, type[Repair]] = {
+    "equalize": Equalize,
+    "smooth": Smooth,
+    "outliers": Outliers,
+}
+"""Repairs of the float model that keep what it computes."""
+
+CORRECTING: dict[str, type[Repair]] = {
+    "weights": Weights,
+    "bias": Bias,
+    "adaround": AdaRound,
+}
+"""Repairs of what INT8 alone stores."""
+
+REPAIRS: dict[str, type[Repair]] = {**RESCALING, **CORRECTING}
+
+__all__ = ["CORRECTING", "REPAIRS", "RESCALING", "Repair"]

@@ -1,0 +1,116 @@
+"""Repairing a draft: each repair in the order of cost, judged at the network's output.
+
+With ``auto`` a repair stays if it gains at least ``LEAST_GAIN`` on the samples held back; repairs
+that the config names stay whatever they gain, and the gain is recorded.  The time of a trial holds
+the proposal and its judging.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from quantlab.findings import Repaired, Trial
+from quantlab.repair.base import Bench, Repair
+from quantlab.repair.choose import Chosen, choose_method, choose_tensors
+from quantlab.simulate import Draft, Judge, decibels
+
+LEAST_GAIN = 0.1
+"""dB at the network's output that ``auto`` keeps a repair for."""
+
+Choice = Callable[[Draft, Judge, Iterable[tuple[str, ...]]], Chosen]
+"""A way of choosing thresholds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """What is to be done.
+
+    Attributes:
+        rescaling: repairs that keep the FP32 function, in the order in which they are tried.
+        correcting: repairs for INT8 alone, after them.
+        choose: whether thresholds are chosen among all calibrators.
+        only_gains: whether a repair stays only if it gains.
+        ties: the groups of a float model's tensors that share a threshold, for choosing.
+    """
+
+    rescaling: Sequence[Repair]
+    correcting: Sequence[Repair]
+    choose: bool
+    only_gains: bool
+    ties: Callable[[ir.Model], Iterable[tuple[str, ...]]]
+
+
+@dataclass(slots=True, eq=False)
+class Tuning:
+    """A draft on its way; mutable on purpose: trials add up.
+
+    Attributes:
+        draft: the best so far.
+        bench: what repairs work with.
+        judge: on the samples held back.
+        order: what is to be done.
+        tell: receives what is being tried.
+        trials: all of them, in order.
+    """
+
+    draft: Draft
+    bench: Bench
+    judge: Judge
+    order: Order
+    tell: Callable[[str], None]
+    trials: list[Trial] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Try everything.
+
+        Single tensors get other thresholds when their ranges are settled, and corrections, which
+        make up for thresholds, come last.
+
+        Raises:
+            QuantlabError: samples cannot be read or run.
+        """
+        self._choose(choose_method, "every method for all tensors")
+        for repair in self.order.rescaling:
+            if self._try(repair):  # other ranges may want another method
+                self._choose(choose_method, "every method for all tensors")
+        self._choose(choose_tensors, "other methods for single tensors")
+        for repair in self.order.correcting:
+            self._try(repair)
+
+    def _choose(self, choice: Choice, what: str) -> None:
+        if self.order.choose:
+            self.tell(f"auto: trying {what}")
+            found = choice(self.draft, self.judge, self.order.ties(self.draft.model))
+            self.trials.extend(found.trials)
+            self.draft = replace(self.draft, thresholds=found.thresholds)
+
+    def _try(self, repair: Repair) -> bool:
+        """Try a repair; return whether it stays."""
+        self.tell(f"repair: trying {repair.name}")
+        started = time.perf_counter()
+        proposal = repair.propose(self.draft, self.bench)
+        drafts = [self.draft] if proposal.draft is None else [self.draft, proposal.draft]
+        errors = self.judge.errors([(draft.simulated(), draft.thresholds) for draft in drafts])
+        before, after = decibels(errors[0]), decibels(errors[-1])
+        gains = before is not None and (after is None or after - before >= LEAST_GAIN)
+        kept = proposal.draft is not None and (gains or not self.order.only_gains)
+        seconds = time.perf_counter() - started
+        self.trials.append(
+            Trial(repair.name, repair.about, before, after, kept, seconds, proposal.note)
+        )
+        if proposal.draft is not None and kept:
+            self.draft = proposal.draft
+        return kept
+
+
+def record(held_back: int, trials: tuple[Trial, ...]) -> Repaired:
+    """Return the trials with what they gained altogether."""
+    kept = [trial for trial in trials if trial.kept]
+    return Repaired(
+        held_back=held_back,
+        before_db=trials[0].before_db if trials else None,
+        after_db=kept[-1].after_db if kept else (trials[0].before_db if trials else None),
+        trials=trials,
+    )

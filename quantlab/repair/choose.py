@@ -1,0 +1,209 @@
+"""Choosing thresholds by what comes out of the network: a method for all, then tensor by tensor.
+
+A tensor's own error misleads: clipping that costs a tensor little can cost the network much, and
+the other way round.  So each calibrator's thresholds are judged at the network's output.  Then
+every tensor is given, alone, what another calibrator would give it; what helps is put together, as
+many of the best as help together, until a round brings less than ``LEAST_GAIN``.
+
+Cost: one pass over the samples for the methods; a round is one pass over ``SCREENED`` samples with
+every change, and one over all of them with the few combinations.  Thresholds are run-time inputs,
+so nothing is compiled again.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from quantlab.calibrators import Calibrator
+from quantlab.calibrators.entropy import Entropy
+from quantlab.calibrators.minmax import MinMax
+from quantlab.calibrators.mse import Mse
+from quantlab.calibrators.percentile import Percentile
+from quantlab.decide import decide
+from quantlab.findings import Trial
+from quantlab.graph.placement import Placement
+from quantlab.histogram import Histogram
+from quantlab.records import TensorThreshold, Thresholds
+from quantlab.simulate import Arrays, Batches, Draft, Judge, decibels
+
+CANDIDATES: Mapping[str, Calibrator] = {
+    "mse": Mse(),
+    "percentile 99.99": Percentile(99.99),
+    "percentile 99.999": Percentile(99.999),
+    "percentile 99.9": Percentile(99.9),
+    "minmax": MinMax(),
+    "entropy": Entropy(),
+}
+"""Calibrators that ``auto`` chooses from; of equals the first."""
+
+SCREENED = 32
+"""Samples that single changes are looked at with."""
+
+LEAST_GAIN = 0.05
+"""dB at the network's output below which a change is not worth its place."""
+
+ALIKE = 0.01
+"""Thresholds this close, relatively, are one."""
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """The thresholds chosen, and what was tried."""
+
+    thresholds: Thresholds
+    trials: tuple[Trial, ...]
+
+
+def candidates(
+    histograms: Mapping[str, Histogram], ties: Iterable[tuple[str, ...]]
+) -> dict[str, dict[str, TensorThreshold]]:
+    """Return each candidate's thresholds, by its label."""
+    groups = list(ties)
+    return {
+        label: decide(histograms, calibrator, method=label, ties=groups)
+        for label, calibrator in CANDIDATES.items()
+    }
+
+
+def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:
+    """Return the thresholds of the candidate that is best for all tensors.
+
+    Args:
+        draft: its own thresholds are not among the candidates.
+        judge: on the samples held back.
+        ties: groups of tensors with one threshold.
+    """
+    started = time.perf_counter()
+    found = candidates(draft.histograms, ties)
+    simulated = draft.simulated()
+    errors = judge.errors([(simulated, thresholds) for thresholds in found.values()])
+    best = min(range(len(errors)), key=errors.__getitem__)
+    seconds = (time.perf_counter() - started) / len(found)
+    first = decibels(errors[0])
+    trials = [
+        Trial("choose", f"{name} for every tensor", first, decibels(e), i == best, seconds)
+        for i, (name, e) in enumerate(zip(found, errors, strict=True))
+    ]
+    return Chosen(list(found.values())[best], tuple(trials))
+
+
+def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:
+    """Return the thresholds of ``draft`` with other candidates' for single tensors, where it pays.
+
+    Args:
+        draft: with the thresholds to begin with.
+        judge: on the samples held back.
+        ties: groups of tensors with one threshold.
+    """
+    groups, current = list(ties), draft.thresholds
+    found = candidates(draft.histograms, groups)
+    simulated = draft.simulated()
+    units = _units(draft.placement, groups)
+    few = replace(judge, batches=_first(judge.batches, SCREENED))
+    trials: list[Trial] = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        changes = list(_changes(units, found, current))
+        variants = [current, *({**current, **change} for change in changes)]
+        alone = few.errors([(simulated, thresholds) for thresholds in variants])
+        ranked = _best_of_each(changes, alone[1:], alone[0])
+        if not ranked:
+            break
+        sets = [_joined(ranked[:count]) for count in _counts(len(ranked))]
+        variants = [current, *({**current, **change} for change in sets)]
+        before, *after = judge.errors([(simulated, thresholds) for thresholds in variants])
+        index = min(range(len(sets)), key=after.__getitem__)
+        gained = _gain(before, after[index]) >= LEAST_GAIN
+        trials.append(
+            Trial(
+                "choose",
+                f"another method for {len(sets[index])} of {len(draft.placement.tensors)} tensors",
+                decibels(before),
+                decibels(after[index]),
+                gained,
+                time.perf_counter() - started,
+                _told(sets[index]) if gained else "",
+            )
+        )
+        if not gained:
+            break
+        current = {**current, **sets[index]}
+    return Chosen(current, tuple(trials))
+
+
+Change = dict[str, TensorThreshold]
+"""Thresholds of a tensor and of those tied to it."""
+
+
+def _units(placement: Placement, ties: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the quantized tensors, those that are tied together."""
+    tied = {name: group for group in ties for name in group}
+    return list(dict.fromkeys(tied.get(name, (name,)) for name in placement.tensors))
+
+
+def _changes(
+    units: Sequence[tuple[str, ...]],
+    found: Mapping[str, Mapping[str, TensorThreshold]],
+    current: Thresholds,
+) -> Iterator[Change]:
+    """Yield what other candidates give each unit, thresholds that are alike once."""
+    for unit in units:
+        known = [current[unit[0]].threshold]
+        for thresholds in found.values():
+            value = thresholds[unit[0]].threshold
+            if all(abs(value - other) > ALIKE * max(value, other) for other in known):
+                known.append(value)
+                yield {name: thresholds[name] for name in unit if name in thresholds}
+
+
+def _best_of_each(
+    changes: Sequence[Change], errors: Sequence[float], before: float
+) -> list[Change]:
+    """Return the best change of each unit, where it helps, those that help most first."""
+    best: dict[str, tuple[float, Change]] = {}
+    for change, error in zip(changes, errors, strict=True):
+        unit = next(iter(change))
+        if error < before and (unit not in best or error < best[unit][0]):
+            best[unit] = (error, change)
+    return [change for _, change in sorted(best.values(), key=lambda pair: pair[0])]
+
+
+def _counts(most: int) -> list[int]:
+    """Return 1, 2, 4, ... up to all."""
+    counts = [1 << power for power in range(most.bit_length())]
+    return sorted({*(c for c in counts if c <= most), *((most,) if most else ())})
+
+
+def _joined(changes: Iterable[Change]) -> Change:
+    return {name: value for change in changes for name, value in change.items()}
+
+
+def _gain(before: float, after: float) -> float:
+    """Return the gain in dB."""
+    old, new = decibels(before), decibels(after)
+    if old is None:
+        return 0.0
+    return float("inf") if new is None else new - old
+
+
+def _first(batches: Batches, samples: int) -> Batches:
+    """Return the first batches that together hold at least ``samples``."""
+
+    def some() -> Iterator[Arrays]:
+        left = samples
+        for arrays in batches():
+            yield arrays
+            left -= max((len(a) for a in arrays.values() if a.ndim), default=1)
+            if left <= 0:
+                return
+
+    return some
+
+
+def _told(change: Change, most: int = 4) -> str:
+    parts = [f"{name}: {value.method}" for name, value in islice(change.items(), most)]
+    more = f" and {len(change) - most} more" if len(change) > most else ""
+    return ", ".join(parts) + more

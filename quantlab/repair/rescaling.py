@@ -1,0 +1,73 @@
+"""Repairs that scale channels: the float model computes the same and fits its grids better."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from quantlab.graph.channel_sets import axes
+from quantlab.graph.equalize import equalize
+from quantlab.graph.outliers import outliers
+from quantlab.graph.rescale import Change, Rescaled
+from quantlab.graph.smooth import smooth
+from quantlab.repair.base import Bench, Proposal
+from quantlab.simulate import Draft
+
+TOLD = 3
+"""Changes that a note names; the rest are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Equalize:
+    """Cross-layer equalization, ``graph/equalize.py``."""
+
+    name: ClassVar[str] = "equalize"
+    about: ClassVar[str] = "even out the channels between layers"
+
+    def propose(self, draft: Draft, bench: Bench) -> Proposal:
+        """See ``Repair.propose``."""
+        return _rescaled(draft, bench, equalize)
+
+
+@dataclass(frozen=True, slots=True)
+class Smooth:
+    """SmoothQuant, ``graph/smooth.py``."""
+
+    name: ClassVar[str] = "smooth"
+    about: ClassVar[str] = "share outlying channels behind LayerNorm, GELU or SiLU with the weights"
+
+    def propose(self, draft: Draft, bench: Bench) -> Proposal:
+        """See ``Repair.propose``."""
+        return _rescaled(draft, bench, smooth)
+
+
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """Single outlying channels, ``graph/outliers.py``."""
+
+    name: ClassVar[str] = "outliers"
+    about: ClassVar[str] = "scale single outlying channels down in front of layers"
+
+    def propose(self, draft: Draft, bench: Bench) -> Proposal:
+        """See ``Repair.propose``."""
+        return _rescaled(draft, bench, outliers)
+
+
+def _rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Proposal:
+    wanted = axes(draft.model)
+    if not wanted:
+        return Proposal(None, "no channels can be scaled without changing the function")
+    amax = bench.channels(draft.model, wanted)
+    made = change(draft.model, amax, quantized=frozenset(draft.placement.tensors))
+    if not made.changes:
+        return Proposal(None, "no channels that are unequal enough")
+    return Proposal(bench.redraft(draft, made.model), _told(made.changes))
+
+
+def _told(changes: tuple[Change, ...]) -> str:
+    parts = [
+        f"{', '.join(change.tensors)} by {change.factors_low:.3g} to {change.factors_high:.3g}"
+        + (f" ({change.note})" if change.note else "")
+        for change in changes[:TOLD]
+    ]
+    more = f" and {len(changes) - TOLD} more" if len(changes) > TOLD else ""
+    return f"scaled {'; '.join(parts)}{more}"

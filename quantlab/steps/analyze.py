@@ -1,0 +1,106 @@
+"""The step ``analyze``: what quantizing each layer, tensor and weight costs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantlab.analyze import analyze as analysis_of
+from quantlab.analyze import write_csv
+from quantlab.datasets.base import Batch
+from quantlab.datasets.batching import batch_size, batches, take
+from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.files import sha256
+from quantlab.findings import Analysis
+from quantlab.graph import model as graph
+from quantlab.graph.files import digest
+from quantlab.saved import dump, load
+from quantlab.steps.draft import draft
+from quantlab.steps.job import Inputs, Job
+from quantlab.steps.repair import CORRECTIONS, outcome, source
+
+SAMPLES = 64
+"""Samples that tell the order of the rows."""
+
+BATCH = 16
+"""Samples a batch: the tensors of one batch are in memory."""
+
+RECORD = "analysis.json"
+
+
+def analyze(job: Job, *, samples: int = SAMPLES) -> Analysis:
+    """Do the step as far as it is not done, and return what it found.
+
+    Args:
+        job: calibrated.
+        samples: how many calibration samples to run, those held back first.
+
+    Raises:
+        QuantlabError: the samples or the model cannot be read or run.
+    """
+    inputs = graph.inputs(job.prepared())
+    made_from = _made_from(job, samples) | {"data": _data_hash(job, inputs, samples)}
+    metrics = job.metrics()
+
+    def work() -> Sequence[Path]:
+        with job.progress.track("analyzing", total=samples, unit="samples") as advance:
+            found = analysis_of(
+                draft(job),
+                _batches(job, inputs, samples),
+                metric=metrics[0] if metrics else None,
+                output=_output(job),
+                advance=advance,
+            )
+        return [
+            dump(job.file(RECORD), found, Analysis),
+            write_csv(job.file("analysis.csv"), found),
+        ]
+
+    job.folder.step("analyze", made_from, work)
+    return load(job.file(RECORD), Analysis)
+
+
+def analysis(job: Job) -> Analysis | None:
+    """Return what the step found, None where it was not done since the calibration."""
+    done = job.folder.steps().get("analyze")
+    if done is None:
+        return None
+    left = {key: done.made_from.get(key) for key in ("data", "samples")}
+    if job.folder.stale("analyze", _made_from(job, 0) | left) is not None:
+        return None
+    return load(job.file(RECORD), Analysis)
+
+
+def _made_from(job: Job, samples: int) -> dict[str, Any]:
+    chosen = outcome(job)
+    evaluation = job.config.evaluation
+    return {
+        "model": digest(source(job)),
+        "calibration cache": sha256(job.file("calibration.cache")),
+        "corrections": sha256(job.file(CORRECTIONS)) if chosen and chosen.corrected else None,
+        "policy": job.policy,
+        "layers": [list(pair) for pair in job.config.quantization.layers.items()],
+        "metric": str(evaluation.metrics[0]) if evaluation else None,
+        "judged output": _output(job),
+        "samples": samples,
+    }
+
+
+def _output(job: Job) -> str | None:
+    return job.config.evaluation.output if job.config.evaluation else None
+
+
+def _data_hash(job: Job, inputs: Inputs, samples: int) -> str:
+    seen = Fingerprint()
+    for batch in _batches(job, inputs, samples):
+        seen.add(batch)
+    return seen.hexdigest()
+
+
+def _batches(job: Job, inputs: Inputs, most: int) -> Iterator[Batch]:
+    """Yield the last calibration samples, which are those that are held back where any are."""
+    config = job.config.calibration
+    with job.samples(config.dataset, inputs) as samples:
+        stop = take(samples, config.samples)
+        size = batch_size(inputs, min(BATCH, config.batch))
+        start = max(0, stop - max(most, size))
+        yield from batches(samples.part(start, stop), inputs, size=size, count=stop - start)
