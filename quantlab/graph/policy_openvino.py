@@ -16,8 +16,9 @@ from quantlab.graph.policy_tensorrt import RULES as TENSORRT
 from quantlab.graph.rules import FLOAT, Choice, Known, Rule
 from quantlab.graph.rules_config import CONFIG
 from quantlab.graph.rules_joins import moves_integers
+from quantlab.graph.rules_layers import weights_of
 from quantlab.graph.sites import Placement
-from quantlab.graph.view import attribute_int
+from quantlab.graph.view import PRODUCTS, attribute_int
 
 MODEL = "OpenVINO 2026.4, run-time models"
 
@@ -29,6 +30,10 @@ def _grouped_deconvolution(node: ir.Node, _: Known) -> Choice | None:
 
 def _interpolation(node: ir.Node, _: Known) -> Choice | None:
     return FLOAT if node.op_type == "Resize" and not moved(node) else None
+
+
+def _vector_product(node: ir.Node, _: Known) -> Choice | None:
+    return FLOAT if node.op_type in PRODUCTS and len(weights_of(node)) == 1 else None
 
 
 CARRIERS = VIEWS | {
@@ -63,7 +68,15 @@ MISSING: tuple[Rule, ...] = (
     ),
 )
 
-RULES: tuple[Rule, ...] = (*CONFIG, *MISSING, *TENSORRT[len(CONFIG) :])
+VECTOR = Rule("vector-product", "its weights are a vector, not a matrix", MODEL, _vector_product)
+"""Stands in place of TensorRT's rule for narrow products, which is about the tiles of its kernels:
+OpenVINO computes narrow products in INT8."""
+
+RULES: tuple[Rule, ...] = (
+    *CONFIG,
+    *MISSING,
+    *(VECTOR if rule.name == "narrow-product" else rule for rule in TENSORRT[len(CONFIG) :]),
+)
 
 
 def place_openvino(model: ir.Model) -> Placement:

@@ -43,10 +43,10 @@ SCREENED = 32
 LEAST_GAIN = 0.05
 """dB at the network's output below which a change is not worth its place."""
 
-ALIKE = 0.01
+ALIKE = 0.05
 """Thresholds this close, relatively, are one."""
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,6 +41,16 @@ def grouped_deconvolution() -> onnx.ModelProto:
     return net.finish(net.conv(x, (32, 32), name="after"))
 
 
+def narrow() -> onnx.ModelProto:
+    """Return a narrow product, and one whose weights are a vector."""
+    net = Net()
+    x = net.add(
+        "Flatten", [net.add("GlobalAveragePool", [net.relu(net.conv(net.input(), (16, 16)))])]
+    )
+    x = net.matmul(x, (16, 8), name="narrow")
+    return net.finish(net.add("MatMul", [net.relu(x), net.random("v", (8,))], name="vector"))
+
+
 CASES: dict[str, Case] = {
     "conservative-depthwise": Case(
         "depthwise, first-layer, last-layer", cases_layers.depthwise, "conservative"
@@ -54,6 +64,7 @@ CASES: dict[str, Case] = {
     "openvino-integer-copy": Case("integer-copy", cases_joins.pass_through, "openvino"),
     "openvino-pyramid-pools": Case("integer-max", cases_joins.pyramid_pools, "openvino"),
     "openvino-integer-view": Case("integer-view", cases_joins.moves_integers, "openvino"),
+    "openvino-vector-product": Case("vector-product", narrow, "openvino"),
     "onnxruntime-kernels": Case("kernel-weights, kernel-integers", kernels, "onnxruntime"),
     "onnxruntime-kernel-moves": Case("kernel-moves", cases_joins.pass_through, "onnxruntime"),
     "onnxruntime-pinned": Case("pinned", kernels, "onnxruntime", {"inner": "fp32"}),

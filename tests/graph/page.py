@@ -9,7 +9,7 @@ from pathlib import Path
 from quantlab.graph.followers import FOLLOWERS
 from quantlab.graph.placement import POLICIES, Named
 from quantlab.graph.policy_conservative import CAUTION
-from quantlab.graph.policy_openvino import MISSING
+from quantlab.graph.policy_openvino import MISSING, VECTOR
 from quantlab.graph.sites import SUBGRAPH
 
 PAGE = Path(__file__).parents[2] / "docs" / "placement.md"
@@ -20,7 +20,10 @@ def tables() -> str:
     """Return the tables in Markdown."""
     parts: list[tuple[str, Iterable[Named]]] = [
         ("`tensorrt`: the first rule that speaks for a node decides", POLICIES["tensorrt"].rules),
-        ("`openvino`: before those of `tensorrt`", MISSING),
+        (
+            "`openvino`: before those of `tensorrt`, the last in place of `narrow-product`",
+            (*MISSING, VECTOR),
+        ),
         ("`conservative`: before those of `tensorrt`", CAUTION),
         ("`onnxruntime`: rules of its own", POLICIES["onnxruntime"].rules),
         ("Nodes without Q/DQ of their own, under every policy", (*FOLLOWERS, SUBGRAPH)),
