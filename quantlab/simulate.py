@@ -190,10 +190,10 @@ def relative_errors(noise: NDArray[np.float64], power: NDArray[np.float64]) -> N
     Raises:
         DataError: there is no output to compare with.
     """
-    if not power.any():
+    if not (power > 0).any():
         raise DataError(
-            "no sample, or outputs that are all zero, to judge INT8 on; give calibration more "
-            "samples or a larger 'held_back'"
+            "no sample, or outputs of FP32 that are all zero or NaN, to judge INT8 on; give "
+            "calibration other samples, or a larger 'held_back'"
         )
     relative = noise[:, power > 0] / power[power > 0]
     return np.asarray(np.nan_to_num(relative, nan=math.inf, posinf=math.inf).mean(axis=1))

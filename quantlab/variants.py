@@ -35,6 +35,9 @@ from quantlab.saved import load
 TABLE = "methods.csv"
 """Name of the table of all predictions."""
 
+TUNED = ("held_back", "repair")
+"""Knobs that tell what the histograms are of, whatever method decides."""
+
 _TIED = TypeAdapter(tuple[list[tuple[str, ...]], dict[str, str]])
 """Groups that share a threshold, and followers, as step ``decide`` records them."""
 
@@ -317,15 +320,18 @@ def _write(
     found = follow(thresholds, recorded.manifest.tied)
     header = cache.header_for(recorded.tensorrt, algorithm(variant.method))
     cache.write(target, cache.from_thresholds(found, header))
+    known = recorded.manifest.knobs
+    kept = {key: known[key] for key in TUNED if known.get(key, "none") != "none"}
     made = replace(
         recorded.manifest,
         quantlab=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         method=variant.method,
-        knobs=knobs(
+        knobs=kept
+        | knobs(
             variant.method,
             variant.parameters,
-            nonfinite=str(recorded.manifest.knobs["nonfinite"]),
+            nonfinite=str(known["nonfinite"]),
             batch=recorded.batch,
         ),
         tensors=tuple(found),

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from quantlab.graph.channel_noise import Factors, Reading, balanced
 from quantlab.graph.channel_sets import ChannelSet, Ranges
-from quantlab.graph.rescale import Rescaled, rescale_each
+from quantlab.graph.rescale import WORTHWHILE, Rescaled, rescale_each
 
 EXPONENT = 0.75
 """Most of the inequality goes into the weights, whose outputs have scales of their own.  Six
@@ -25,15 +25,22 @@ networks with channels planted unequal by 8 bits then lacked 0.3 dB of the SQNR 
 in the mean; 0.8 dB with exponent 0.5, 0.5 dB with 1 (docs/decisions/0011)."""
 
 
-def equalize(model: ir.Model, amax: Ranges, *, quantized: Container[str] | None = None) -> Rescaled:
+def equalize(
+    model: ir.Model,
+    amax: Ranges,
+    *,
+    quantized: Container[str] | None = None,
+    worthwhile: float = WORTHWHILE,
+) -> Rescaled:
     """Equalize the channels of every set that gains by it.
 
     Args:
         model: prepared; stays as it is.
         amax: channel ranges of the tensors that ``channel_sets.axes`` names.
         quantized: names of this model's quantized tensors; None for all.
+        worthwhile: least ratio of modelled noise before and after.
     """
-    return rescale_each(model, amax, "equalize", _factors, quantized)
+    return rescale_each(model, amax, "equalize", _factors, quantized, worthwhile)
 
 
 def _factors(channel_set: ChannelSet, reading: Reading) -> Factors | None:

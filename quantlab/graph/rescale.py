@@ -68,7 +68,12 @@ class Rescaled:
 
 
 def rescale_each(
-    model: ir.Model, amax: Ranges, kind: str, choose: Choose, quantized: Container[str] | None
+    model: ir.Model,
+    amax: Ranges,
+    kind: str,
+    choose: Choose,
+    quantized: Container[str] | None,
+    worthwhile: float = WORTHWHILE,
 ) -> Rescaled:
     """Scale every set of a prepared model for which there are factors that are worth it.
 
@@ -79,6 +84,7 @@ def rescale_each(
         choose: proposes factors.
         quantized: names of this model's quantized tensors; a set without any is left alone.  None
             takes all tensors for quantized.
+        worthwhile: least ratio of modelled noise, where no product has to be put in.
     """
     editor, ranges = Editor(copy(model)), dict(amax)
     changes = []
@@ -88,7 +94,7 @@ def rescale_each(
         if reading is None or factors is None:
             continue
         gain = reading.gain(factors)
-        if not gain >= (WORTH_A_PRODUCT if channel_set.behind else WORTHWHILE):  # nor NaN
+        if not gain >= (WORTH_A_PRODUCT if channel_set.behind else worthwhile):  # nor NaN
             continue
         note = _note(channel_set, gain)
         nodes = rescale(editor, channel_set, factors)

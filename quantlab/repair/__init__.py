@@ -6,6 +6,7 @@ To add one: write the file and its line here.
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.base import Repair
 from quantlab.repair.bias import Bias
+from quantlab.repair.even import Even
 from quantlab.repair.rescaling import Equalize, Outliers, Smooth
 from quantlab.repair.weights import Weights
 
@@ -20,8 +21,9 @@ CORRECTING: dict[str, type[Repair]] = {
     "weights": Weights,
     "bias": Bias,
     "adaround": AdaRound,
+    "even": Even,
 }
-"""Repairs of what INT8 alone stores."""
+"""Repairs of what INT8 alone stores, and what pays only together with them."""
 
 REPAIRS: dict[str, type[Repair]] = {**RESCALING, **CORRECTING}
 

@@ -25,7 +25,8 @@ from quantlab.findings import Trial
 from quantlab.graph.placement import Placement
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold, Thresholds
-from quantlab.simulate import Arrays, Batches, Draft, Judge, decibels
+from quantlab.repair.layers import first
+from quantlab.simulate import Draft, Judge, decibels
 
 CANDIDATES: Mapping[str, Calibrator] = {
     "mse": Mse(),
@@ -102,7 +103,7 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
     found = candidates(draft.histograms, groups)
     simulated = draft.simulated()
     units = _units(draft.placement, groups)
-    few = replace(judge, batches=_first(judge.batches, SCREENED))
+    few = replace(judge, batches=lambda: first(judge.batches, SCREENED))
     trials: list[Trial] = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -187,20 +188,6 @@ def _gain(before: float, after: float) -> float:
     if old is None:
         return 0.0
     return float("inf") if new is None else new - old
-
-
-def _first(batches: Batches, samples: int) -> Batches:
-    """Return the first batches that together hold at least ``samples``."""
-
-    def some() -> Iterator[Arrays]:
-        left = samples
-        for arrays in batches():
-            yield arrays
-            left -= max((len(a) for a in arrays.values() if a.ndim), default=1)
-            if left <= 0:
-                return
-
-    return some
 
 
 def _told(change: Change, most: int = 4) -> str:

@@ -60,10 +60,11 @@ def _rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Pr
     made = change(draft.model, amax, quantized=frozenset(draft.placement.tensors))
     if not made.changes:
         return Proposal(None, "no channels that are unequal enough")
-    return Proposal(bench.redraft(draft, made.model), _told(made.changes))
+    return Proposal(bench.redraft(draft, made.model), told(made.changes))
 
 
-def _told(changes: tuple[Change, ...]) -> str:
+def told(changes: tuple[Change, ...]) -> str:
+    """Return what was scaled, in words."""
     parts = [
         f"{', '.join(change.tensors)} by {change.factors_low:.3g} to {change.factors_high:.3g}"
         + (f" ({change.note})" if change.note else "")

@@ -1,6 +1,6 @@
 """The step ``analyze``: what quantizing each layer, tensor and weight costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ def analyze(job: Job, *, samples: int = SAMPLES) -> Analysis:
         QuantlabError: the samples or the model cannot be read or run.
     """
     inputs = graph.inputs(job.prepared())
-    made_from = _made_from(job, samples) | {"data": _data_hash(job, inputs, samples)}
+    made_from = {
+        **analysis_from(job),
+        "samples": samples,
+        "data": _data_hash(job, inputs, samples),
+    }
     metrics = job.metrics()
 
     def work() -> Sequence[Path]:
@@ -65,12 +69,13 @@ def analysis(job: Job) -> Analysis | None:
     if done is None:
         return None
     left = {key: done.made_from.get(key) for key in ("data", "samples")}
-    if job.folder.stale("analyze", _made_from(job, 0) | left) is not None:
+    if job.folder.stale("analyze", {**analysis_from(job), **left}) is not None:
         return None
     return load(job.file(RECORD), Analysis)
 
 
-def _made_from(job: Job, samples: int) -> dict[str, Any]:
+def analysis_from(job: Job) -> Mapping[str, Any]:
+    """Return what the analysis depends on beside its samples."""
     chosen = outcome(job)
     evaluation = job.config.evaluation
     return {
@@ -79,9 +84,9 @@ def _made_from(job: Job, samples: int) -> dict[str, Any]:
         "corrections": sha256(job.file(CORRECTIONS)) if chosen and chosen.corrected else None,
         "policy": job.policy,
         "layers": [list(pair) for pair in job.config.quantization.layers.items()],
+        "pins": dict(job.engine.recipe.pins),
         "metric": str(evaluation.metrics[0]) if evaluation else None,
         "judged output": _output(job),
-        "samples": samples,
     }
 
 
@@ -102,5 +107,5 @@ def _batches(job: Job, inputs: Inputs, most: int) -> Iterator[Batch]:
     with job.samples(config.dataset, inputs) as samples:
         stop = take(samples, config.samples)
         size = batch_size(inputs, min(BATCH, config.batch))
-        start = max(0, stop - max(most, size))
+        start = max(0, stop - max(most // size, 1) * size)
         yield from batches(samples.part(start, stop), inputs, size=size, count=stop - start)

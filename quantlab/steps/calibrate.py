@@ -13,6 +13,7 @@ from quantlab.collect import gather
 from quantlab.config import Calibration
 from quantlab.decide import algorithm, follow, knobs
 from quantlab.engines.host import versions
+from quantlab.errors import ConfigError
 from quantlab.files import sha256
 from quantlab.graph import model as graph
 from quantlab.graph.files import digest, files
@@ -20,6 +21,7 @@ from quantlab.graph.placement import Placement
 from quantlab.graph.prepare import prepare
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold
+from quantlab.registry import nearest
 from quantlab.saved import load
 from quantlab.steps.collect import collect, collect_from
 from quantlab.steps.decided import decided
@@ -48,9 +50,20 @@ def calibrate(job: Job) -> None:
     _header(job.config.calibration)  # a version that reads no cache is refused before the work
     _prepare(job)
     model = job.prepared()
+    _check_output(job, model)
     collect(job, model, wanted(job, placements(job, model)))
     repair(job, model)
     _decide(job)
+
+
+def _check_output(job: Job, model: ir.Model) -> None:
+    """Check that the model has the output that repairs, search and evaluation judge."""
+    name = job.config.evaluation.output if job.config.evaluation else None
+    known = [str(value.name) for value in model.graph.outputs]
+    if name is not None and name not in known:
+        raise ConfigError(
+            f"evaluation.output: the model has no output {name!r}; {nearest(name, known)}"
+        )
 
 
 def check_calibrated(job: Job) -> None:

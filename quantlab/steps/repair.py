@@ -36,7 +36,7 @@ from quantlab.simulate import Arrays, Draft, Judge
 from quantlab.steps.collect import count
 from quantlab.steps.decided import decided
 from quantlab.steps.job import Inputs, Job, marked
-from quantlab.steps.placing import placements, ties
+from quantlab.steps.placing import placements, ties, wanted
 
 RECORD = "repair.json"
 MODEL = "repaired.onnx"
@@ -97,11 +97,13 @@ def repair_from(job: Job, model: ir.Model) -> Mapping[str, Any]:
         "held back": config.calibration.held_back,
         "method": config.calibration.method,
         "method parameters": dict(config.calibration.parameters),
+        "nonfinite": config.calibration.nonfinite,
         "repair": config.repair,
         "judged output": config.evaluation.output if config.evaluation else None,
         "policy": job.policy,
         "tied tensors": ties(placements(job, model)),
         "layers": [list(pair) for pair in config.quantization.layers.items()],
+        "pins": dict(job.engine.recipe.pins),
     }
 
 
@@ -179,8 +181,11 @@ def _bench(job: Job, inputs: Inputs) -> Bench:
         return decided(job, ties(placements(job, model)), found)
 
     def collect(model: ir.Model, tensors: Sequence[str]) -> Mapping[str, Histogram]:
+        # The cache is of TensorRT's placement whatever the engine: a product that a repair put in
+        # may be quantized there alone.
+        names = dict.fromkeys((*tensors, *wanted(job, placements(job, model))))
         with _written(job, model) as path:
-            found = count(job, path, inputs, tensors)
+            found = count(job, path, inputs, tuple(names))
         columns = zip(found.histograms.items(), found.batch_amax.T, strict=True)
         return {name: replace(one, batch_amax=amax) for (name, one), amax in columns}
 

@@ -103,9 +103,11 @@ def _calibration(job: Job, how: Collected, tensors: int) -> CalibrationSummary:
 def _same_samples(job: Job, evaluated: Evaluated, how: Collected) -> bool:
     """Whether samples were used for both; both take the first ones of their dataset."""
     config, chosen = job.config, outcome(job)
-    calibrated = how.data_hash if chosen is None else chosen.whole_hash
+    seen = [how.data_hash]
+    if chosen is not None:
+        seen += [chosen.held_back_hash, chosen.whole_hash]
     same = config.evaluation is not None and config.evaluation.dataset == config.calibration.dataset
-    return same or evaluated.data_hash in (how.data_hash, calibrated)
+    return same or evaluated.data_hash in seen
 
 
 def _judged(

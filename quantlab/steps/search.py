@@ -25,8 +25,7 @@ from quantlab.search.chosen import layers
 from quantlab.search.search import search as find
 from quantlab.search.target import sought
 from quantlab.search.timing import Track
-from quantlab.steps.analyze import RECORD as ANALYSIS
-from quantlab.steps.analyze import analyze
+from quantlab.steps.analyze import analysis_from, analyze
 from quantlab.steps.draft import draft
 from quantlab.steps.job import Inputs, Job
 from quantlab.steps.shapes import calibration_batches, shapes
@@ -51,9 +50,9 @@ def search(job: Job) -> None:
         return
     target = sought(job.config.targets, job.metrics())
     inputs = graph.inputs(job.prepared())
-    known = analyze(job)
 
     def work() -> Sequence[Path]:
+        known = analyze(job)
         subject = Subject(
             prepared=job.prepared(),
             draft=draft(job),
@@ -70,15 +69,17 @@ def search(job: Job) -> None:
 
 
 def search_from(job: Job) -> Mapping[str, Any]:
-    """Return what the step depends on, beside what the analysis does."""
+    """Return what the step depends on."""
     inputs = graph.inputs(job.prepared())
+    evaluation = job.config.evaluation
     held = Fingerprint()
     for one in job.held_back(inputs):
         held.add(one)
     return {
-        "analysis": job.folder.steps()["analyze"].files.get(ANALYSIS) if _analyzed(job) else None,
+        **analysis_from(job),
         "held back": held.hexdigest(),
         "targets": dict(job.config.targets),
+        "metrics": [str(metric) for metric in evaluation.metrics] if evaluation else [],
         "precisions": job.precisions,
         "backend": job.config.engines.model_dump(mode="json"),
         "backend version": job.engine.available(),
@@ -99,10 +100,6 @@ def planned(job: Job, model: ir.Model, precision: Precision) -> ir.Model:
     names = [str(node.name) for node in model.graph.all_nodes()]
     wanted = layers(found, precision)
     return pin(model, {p: k for p, k in wanted.items() if any(fnmatchcase(n, p) for n in names)})
-
-
-def _analyzed(job: Job) -> bool:
-    return "analyze" in job.folder.steps()
 
 
 def _track(job: Job, inputs: Inputs) -> Track:
