@@ -1,10 +1,10 @@
 """One hash for a set of samples, whatever their order, batch size, or who read which of them.
 
 A sample's digest is the SHA-256 that covers, input by input in the order of their names, the name,
-dtype, shape with a batch axis of 1, and the bytes.  Labels do not count, as calibration does not
-see them.  The digests are added up modulo 2**256, so that parts can be merged and no number of
-samples takes memory.  The hash tells whether samples changed; it is no proof against someone who
-wants a collision.
+dtype, shape with a batch axis of 1, and the bytes.  Labels count only where asked for: calibration
+does not see them, an evaluation does.  The digests are added up modulo 2**256, so that parts can be
+merged and no number of samples takes memory.  The hash tells whether samples changed; it is no
+proof against someone who wants a collision.
 """
 
 import hashlib
@@ -21,14 +21,18 @@ class Fingerprint:
 
     Attributes:
         total: sum of the samples' digests so far, below MODULUS.
+        labelled: whether labels count.
     """
 
-    def __init__(self, total: int = 0) -> None:
+    def __init__(self, total: int = 0, *, labelled: bool = False) -> None:
         self.total = total
+        self.labelled = labelled
 
     def add(self, batch: Batch) -> None:
         """Take in every sample of a batch."""
         arrays = [(name, np.ascontiguousarray(batch.arrays[name])) for name in sorted(batch.arrays)]
+        if self.labelled and batch.labels is not None:
+            arrays.append(("", np.ascontiguousarray(batch.labels)))
         for row in range(batch.size):
             digest = hashlib.sha256()
             for name, array in arrays:

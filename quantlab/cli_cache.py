@@ -42,7 +42,12 @@ def show(path: CacheFile) -> None:
 @app.command()
 def verify(
     path: CacheFile,
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="prepared.onnx of the run.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="prepared.onnx of the run, or repaired.onnx if it is there."
+        ),
+    ],
     *,
     implicit: Annotated[
         bool,

@@ -39,7 +39,7 @@ def decide(
             maxima of the batches.
     """
     shared = dict(histograms)
-    for group in _joined(ties):
+    for group in joined(ties):
         members = [name for name in group if name in histograms]
         if members:
             together = _merged([histograms[name] for name in members])
@@ -100,7 +100,7 @@ def _merged(members: Sequence[Histogram]) -> Histogram:
     return replace(together, batch_amax=np.maximum.reduce(maxima))
 
 
-def _joined(groups: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def joined(groups: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return the groups with those that overlap put together."""
     found: list[tuple[str, ...]] = []
     for group in groups:

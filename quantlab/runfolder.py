@@ -141,6 +141,14 @@ class RunFolder:
         """Make step ``name`` run again."""
         self._record({other: done for other, done in self.steps().items() if other != name})
 
+    def drop(self, name: str) -> None:
+        """Remove what step ``name`` wrote, and its record: it is not asked for any more."""
+        done = self.steps().get(name)
+        if done is not None:
+            self.forget(name)
+            for file in done.files:
+                (self.path / file).unlink(missing_ok=True)
+
     def _record(self, steps: dict[str, Done]) -> None:
         self.note({"steps": _STEPS.dump_python(steps)})
 

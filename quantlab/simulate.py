@@ -192,7 +192,7 @@ def relative_errors(noise: NDArray[np.float64], power: NDArray[np.float64]) -> N
     """
     if not (power > 0).any():
         raise DataError(
-            "no sample, or outputs of FP32 that are all zero or NaN, to judge INT8 on; give "
+            "no sample, or outputs of FP32 that are all zero or hold NaN, to judge INT8 on; give "
             "calibration other samples, or a larger 'held_back'"
         )
     relative = noise[:, power > 0] / power[power > 0]

@@ -132,12 +132,14 @@ def test_decibels_of_an_error() -> None:
     assert decibels(np.inf) == LOWEST
 
 
-@pytest.mark.parametrize("batches", [[], "zeros"])
-def test_nothing_to_judge_on_is_an_error(batches: object) -> None:
+@pytest.mark.parametrize("value", [None, 0.0, np.nan])
+def test_nothing_to_judge_on_is_an_error(value: float | None) -> None:
     net = Net()
     model = prepared(net.finish(net.relu(net.conv(net.input(), (16, 16)))))
-    zeros: list[Arrays] = [{"x": np.zeros((2, 16, 8, 8), np.float32)}]
-    judge, candidate, thresholds = judged(model, zeros if batches == "zeros" else [])
+    given: list[Arrays] = (
+        [{"x": np.full((2, 16, 8, 8), value, np.float32)}] if value is not None else []
+    )
+    judge, candidate, thresholds = judged(model, given)
     with pytest.raises(DataError, match="held_back"):
         judge.errors([(candidate, thresholds)])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import quantlab as ql
+from quantlab import manifest
 from quantlab.saved import load
 from quantlab.steps.repair import Outcome
 from tests.runs import FAST, SAMPLES, configured, quantlab, samples, workspace
@@ -56,11 +57,22 @@ def test_another_sample_held_back_is_another_choice(tmp_path: Path) -> None:
     assert after["repair"] != before["repair"]
 
 
+def test_a_choice_that_let_nan_pass_is_made_again_when_nan_is_to_fail(tmp_path: Path) -> None:
+    config = workspace(tmp_path, {**AUTO, "calibration.nonfinite": "ignore"})
+    ql.calibrate(config)
+    before = facts(tmp_path / "run")["steps"]
+    configured(tmp_path, AUTO)
+    ql.calibrate(config)
+    assert facts(tmp_path / "run")["steps"]["repair"] != before["repair"]
+
+
 def test_methods_are_tried_on_a_tuned_run(tmp_path: Path) -> None:
     config = workspace(tmp_path, AUTO)
     ql.calibrate(config)
     outcome = quantlab("calibrate", "--from", tmp_path / "run", "--method", "minmax")
     assert outcome.code == 0, outcome.err
+    kept = manifest.load(tmp_path / "run" / "methods" / "minmax.json").knobs
+    assert kept["held_back"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -69,6 +81,7 @@ def test_methods_are_tried_on_a_tuned_run(tmp_path: Path) -> None:
         ({"calibration.samples": 1}, "1 calibration samples leave none for fitting"),
         ({"calibration.held_back": 1.0}, "held_back"),
         ({"calibration.percentile": 99.0}, "method 'auto' has no parameter 'percentile'"),
+        ({"evaluation.output": "nope"}, "evaluation.output: the model has no output 'nope'"),
         ({"repair": ["equalise"]}, "unknown repair 'equalise'; did you mean 'equalize'?"),
         ({"repair": "everything"}, "repair"),
         ({"search": True}, "'search: true' needs a target for the accuracy"),
@@ -94,3 +107,22 @@ def test_what_is_left_is_a_record(tmp_path: Path) -> None:
     configured(tmp_path, {**FAST, "calibration.held_back": 0.5, "calibration.method": "auto"})
     ql.calibrate(config)
     assert load(tmp_path / "run" / "repair.json", Outcome).found.held_back == SAMPLES // 2
+
+
+def test_what_is_not_asked_for_any_more_is_removed(tmp_path: Path) -> None:
+    config = workspace(tmp_path, AUTO)
+    ql.calibrate(config)
+    configured(tmp_path, FAST)
+    ql.calibrate(config)
+    assert not (tmp_path / "run" / "repair.json").exists()
+    assert "repair" not in facts(tmp_path / "run")["steps"]
+
+
+def test_other_labels_are_another_evaluation(tmp_path: Path) -> None:
+    config = workspace(tmp_path, FAST)
+    first = ql.run(config).report.engines[0].accuracy["top1"].value
+    arrays = dict(np.load(tmp_path / "eval.npz"))
+    arrays["labels"] = (arrays["labels"] + 1) % 8
+    np.savez(tmp_path / "eval.npz", **arrays)
+    again = ql.run(config).report.engines[0].accuracy["top1"].value
+    assert (first, again) == (100.0, 0.0)

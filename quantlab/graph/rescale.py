@@ -40,7 +40,8 @@ class Change:
         tensors: those that the factors scale, or that a product in front of readers now reads.
         nodes: whose constants changed, products that were put in, clips that became Relu.
         factors_low, factors_high: smallest and largest factor.
-        note: what a reader must know, in a sentence.
+        note: what it is to bring.
+        clips: nodes that became Relu, since no sample reached their upper bound.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Change:
     factors_low: float
     factors_high: float
     note: str
+    clips: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,14 +98,15 @@ def rescale_each(
         gain = reading.gain(factors)
         if not gain >= (WORTH_A_PRODUCT if channel_set.behind else worthwhile):  # nor NaN
             continue
-        note = _note(channel_set, gain)
+        note = f"{10 * np.log10(gain):.0f} dB less noise by the model"
         nodes = rescale(editor, channel_set, factors)
         for place, name in enumerate(channel_set.tensors):
             if name in amax:
                 product = channel_set.behind and place == 0
                 ranges[nodes[0] if product else name] = amax[name] * factors
         low, high = float(factors.min()), float(factors.max())
-        changes.append(Change(kind, tuple(channel_set.tensors), nodes, low, high, note))
+        tensors, clips = tuple(channel_set.tensors), tuple(channel_set.clips)
+        changes.append(Change(kind, tensors, nodes, low, high, note, clips))
     return Rescaled(editor.model if changes else model, tuple(changes), ranges)
 
 
@@ -164,13 +167,3 @@ def _multiply(editor: Editor, channel_set: ChannelSet, factors: Factors) -> str:
             if value is source:
                 node.replace_input_with(slot, made)
     return str(made.name)
-
-
-def _note(channel_set: ChannelSet, gain: float) -> str:
-    note = f"{10 * np.log10(gain):.0f} dB less noise by the model"
-    if channel_set.clips:
-        note += (
-            f"; the upper bound of {', '.join(channel_set.clips)} was never reached on the "
-            "calibration samples and is gone: the FP32 function is equal on what was seen"
-        )
-    return note

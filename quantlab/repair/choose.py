@@ -20,7 +20,7 @@ from quantlab.calibrators.entropy import Entropy
 from quantlab.calibrators.minmax import MinMax
 from quantlab.calibrators.mse import Mse
 from quantlab.calibrators.percentile import Percentile
-from quantlab.decide import decide
+from quantlab.decide import decide, joined
 from quantlab.findings import Trial
 from quantlab.graph.placement import Placement
 from quantlab.histogram import Histogram
@@ -141,7 +141,7 @@ Change = dict[str, TensorThreshold]
 
 def _units(placement: Placement, ties: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return the quantized tensors, those that are tied together."""
-    tied = {name: group for group in ties for name in group}
+    tied = {name: group for group in joined(ties) for name in group}
     return list(dict.fromkeys(tied.get(name, (name,)) for name in placement.tensors))
 
 

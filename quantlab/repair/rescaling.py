@@ -71,4 +71,9 @@ def told(changes: tuple[Change, ...]) -> str:
         for change in changes[:TOLD]
     ]
     more = f" and {len(changes) - TOLD} more" if len(changes) > TOLD else ""
-    return f"scaled {'; '.join(parts)}{more}"
+    clips = [name for change in changes for name in change.clips]
+    bound = (
+        f"; the upper bound of {', '.join(clips)} was never reached on the calibration samples and "
+        "is gone: the FP32 function is equal on what was seen"
+    )
+    return f"scaled {'; '.join(parts)}{more}{bound if clips else ''}"

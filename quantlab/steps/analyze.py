@@ -95,7 +95,7 @@ def _output(job: Job) -> str | None:
 
 
 def _data_hash(job: Job, inputs: Inputs, samples: int) -> str:
-    seen = Fingerprint()
+    seen = Fingerprint(labelled=True)
     for batch in _batches(job, inputs, samples):
         seen.add(batch)
     return seen.hexdigest()

@@ -38,6 +38,7 @@ class Evaluated:
     Attributes:
         samples: how many were judged.
         data_hash: SHA-256 over them, independent of their order.
+        labelled_hash: the same with their labels.
         class_names: by class index, None if the dataset knows none.
         skipped: samples that the dataset left out, with the reason.
     """
@@ -46,6 +47,7 @@ class Evaluated:
     data_hash: str
     class_names: tuple[str, ...] | None
     skipped: tuple[str, ...]
+    labelled_hash: str = ""
 
 
 def evaluate(job: Job) -> None:
@@ -87,10 +89,11 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
     made_from = _accuracy_from(job, config)
     if job.folder.stale("evaluate", made_from) is None:
         known = load(job.file("evaluation.json"), Evaluated)
-        job.recheck_samples("evaluate", known.data_hash, job.batches(config, inputs))
+        found = job.batches(config, inputs)
+        job.recheck_samples("evaluate", known.labelled_hash, found, labelled=True)
 
     def work() -> Sequence[Path]:
-        seen = Fingerprint()
+        seen, labelled = Fingerprint(), Fingerprint(labelled=True)
         with running(job) as runners, job.samples(config.dataset, inputs) as samples:
             count = take(samples, config.samples)
             size = batch_size(inputs, config.batch)
@@ -98,11 +101,16 @@ def _accuracy(job: Job, config: Evaluation, inputs: tuple[TensorSpec, ...]) -> N
             title = f"evaluating {', '.join(runners)}"
             with job.progress.track(title, total=count, unit="samples") as advance:
                 scores = accuracy.evaluate(
-                    runners, _watched(found, seen), metrics, output=config.output, progress=advance
+                    runners,
+                    _watched(found, seen, labelled),
+                    metrics,
+                    output=config.output,
+                    progress=advance,
                 )
             names, skipped = samples.class_names, tuple(samples.skipped)
         scores.save(job.file("scores.npz"))
-        how = Evaluated(len(scores.indices), seen.hexdigest(), names, skipped)
+        hashes = seen.hexdigest(), labelled.hexdigest()
+        how = Evaluated(len(scores.indices), hashes[0], names, skipped, hashes[1])
         dump(job.file("evaluation.json"), how, Evaluated)
         return [job.file("scores.npz"), job.file("evaluation.json")]
 
@@ -181,7 +189,8 @@ def _speed(job: Job, config: Benchmark, inputs: tuple[TensorSpec, ...]) -> None:
     job.folder.step("benchmark", _speed_from(job, schedule), work)
 
 
-def _watched(found: Iterable[Batch], seen: Fingerprint) -> Iterator[Batch]:
+def _watched(found: Iterable[Batch], *seen: Fingerprint) -> Iterator[Batch]:
     for batch in found:
-        seen.add(batch)
+        for fingerprint in seen:
+            fingerprint.add(batch)
         yield batch

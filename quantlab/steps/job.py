@@ -154,9 +154,11 @@ class Job:
             part = samples.part(start, stop)
             yield from batches(part, inputs, size=size, count=stop - start)
 
-    def recheck_samples(self, step: str, recorded: str, found: Iterable[Batch]) -> None:
+    def recheck_samples(
+        self, step: str, recorded: str, found: Iterable[Batch], *, labelled: bool = False
+    ) -> None:
         """Make ``step`` run again if the samples ``found`` have another hash than ``recorded``."""
-        seen = Fingerprint()
+        seen = Fingerprint(labelled=labelled)
         for batch in found:
             seen.add(batch)
         if seen.hexdigest() != recorded:

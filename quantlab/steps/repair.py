@@ -78,6 +78,7 @@ def repair(job: Job, model: ir.Model) -> None:
         QuantlabError: samples or models cannot be read or run.
     """
     if not job.config.tunes:
+        job.folder.drop("repair")
         return
     made_from = repair_from(job, model)
     inputs = graph.inputs(model)

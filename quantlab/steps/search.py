@@ -47,6 +47,7 @@ def search(job: Job) -> None:
         QuantlabError: samples, models or engines cannot be read, built or run.
     """
     if not job.config.search:
+        job.folder.drop("search")
         return
     target = sought(job.config.targets, job.metrics())
     inputs = graph.inputs(job.prepared())
@@ -72,7 +73,7 @@ def search_from(job: Job) -> Mapping[str, Any]:
     """Return what the step depends on."""
     inputs = graph.inputs(job.prepared())
     evaluation = job.config.evaluation
-    held = Fingerprint()
+    held = Fingerprint(labelled=True)
     for one in job.held_back(inputs):
         held.add(one)
     return {
