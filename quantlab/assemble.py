@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from quantlab.calibrators.quality import clipped_fraction, sqnr_db
+from quantlab.findings import Repaired, Searched
 from quantlab.histogram import Histogram
 from quantlab.measured import Accuracy, Performance
 from quantlab.records import (
@@ -24,6 +25,12 @@ CLIPPING_COSTS = 3.0
 
 LISTED = 20
 """Skipped samples that the report names; collection.json and evaluation.json name all."""
+
+FEW = 32
+"""Samples held back below which a choice on them is doubtful."""
+
+HARM = 0.1
+"""dB that a repair may cost before it is told."""
 
 UNSTEADY = 2.0
 """Ratio of the 90th percentile of latencies to the median from which on they are told."""
@@ -117,6 +124,25 @@ def warnings(
         head = f"{report.precision}: "
         found += [head + note.removeprefix(head) for note in report.notes]
     return (*found, *_slow(engines), *_unsteady(engines))
+
+
+def doubts(repair: Repaired | None, search: Searched | None) -> tuple[str, ...]:
+    """Return what makes a choice on the samples held back doubtful, in sentences."""
+    judged = [found.held_back for found in (repair, search) if found is not None]
+    found = []
+    if judged and min(judged) < FEW:
+        found.append(
+            f"thresholds, repairs or layers were chosen on {min(judged)} samples that were held "
+            "back: too few to tell luck from gain; give calibration more samples"
+        )
+    for trial in repair.trials if repair is not None else ():
+        before, after = trial.before_db, trial.after_db
+        if trial.kept and before is not None and after is not None and after < before - HARM:
+            found.append(
+                f"repair {trial.repair!r} was asked for and costs {before - after:.1f} dB on the "
+                "samples held back; leave it out, or let 'repair: auto' decide"
+            )
+    return tuple(found)
 
 
 def _clipping(row: TensorReport, histogram: Histogram) -> str | None:

@@ -221,6 +221,8 @@ def _try_methods(run: Path, methods: "Sequence[str]", output: Path | None) -> No
 
 
 def _stop(*_: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second one would break into the way out
     sys.exit("quantlab: stopped; the same command goes on from the last step or checkpoint")
 
 

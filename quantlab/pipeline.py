@@ -23,6 +23,7 @@ from quantlab.errors import TargetMissed
 from quantlab.findings import Analysis
 from quantlab.progress import Progress, Silent
 from quantlab.records import Build, Report
+from quantlab.visible import figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +122,7 @@ def check_targets(found: Report) -> None:
     """Raise TargetMissed, naming every target of the config that INT8 missed."""
     missed = [target for target in found.targets if not target.met]
     if missed:
-        listed = "; ".join(f"{t.name}: limit {t.limit:g}, came {t.value:.4g}" for t in missed)
+        listed = "; ".join(
+            f"{t.name}: limit {figure(t.limit)}, came {figure(t.value)}" for t in missed
+        )
         raise TargetMissed(f"{len(missed)} of {len(found.targets)} targets missed: {listed}")

@@ -29,7 +29,11 @@ calibration:
   dataset: &samples {{kind: npz, path: samples.npz}}
   # samples: 512            # the first 512; all if left out
   batch: {batch}                 # memory and speed only: the thresholds do not depend on it
-  method: mse               # or percentile, minmax, entropy
+  method: mse               # or percentile, minmax, entropy; auto: by what comes out
+
+# Where INT8 loses accuracy, see 'quantlab analyze', and:
+# repair: auto              # changes model and weights where that helps
+# search: true              # finds the layers that stay out of INT8 for the targets below
 
 engines:
   backend: openvino         # or onnxruntime, tensorrt, tensorrt-rtx

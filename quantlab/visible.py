@@ -4,6 +4,7 @@ A character that is not seen could hide or reorder what stands beside it, move a
 or end a comment; such characters are shown as Python's escapes.
 """
 
+import math
 import unicodedata
 
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")
@@ -30,3 +31,14 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Return text of our own lines, each ``visible``."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def figure(value: float) -> str:
+    """Return a number with four digits, or as many as tell it from 1.
+
+    >>> figure(31.25678), figure(0.99971), figure(0.99999999)
+    ('31.26', '0.99971', '0.99999999')
+    """
+    gap = abs(1 - value)
+    digits = 4 if not 0 < gap < 1e-3 else 1 + math.ceil(-math.log10(gap))
+    return f"{value:.{max(digits, 4)}g}"

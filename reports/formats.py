@@ -118,12 +118,17 @@ def share(fraction: float) -> str:
     return f"{number(percent, 2)} %" if percent < 10 else f"{fixed(percent, 1)} %"
 
 
+NEAR_ONE = 0.99
+"""Values, of a cosine for example, from which on the digits that tell it from 1 are shown."""
+
+
 def metric_places(unit: str, values: Sequence[float]) -> int:
     """Return the decimals for values of a metric: by unit, else 4 significant digits."""
     if unit in _PLACES:
         return _PLACES[unit]
     largest = max((abs(value) for value in values), default=0.0)
-    return min(places(largest, 4), 12)
+    gap = min((1 - value for value in values if NEAR_ONE < value < 1), default=1.0)
+    return min(max(places(largest, 4), places(gap, 1)), 12)
 
 
 def delta_unit(unit: str) -> str:

@@ -10,8 +10,8 @@ How it stays cheap, for n rows and K segments (``chain.py``):
 - Rows that mean the same inputs are run once, and what comes out of a segment unchanged is not run
   further.
 
-So the cost is about n passes of FP32 over the samples.  One batch is in memory, and of it the
-tensors of one segment at a time.
+So the cost is one to three times n passes of FP32 over the samples.  One batch is in memory, and of
+it the tensors of one segment at a time.
 
 Samples: a few dozen tell the order of the rows; errors are of these samples alone.
 """

@@ -39,6 +39,9 @@ TAIL = 4.0
 CLIPPED = 0.01
 """Share of elements from which on clipping is named."""
 
+HELPS = 0.5
+"""dB that the rest gains without a layer, from which on keeping it in floating point is told."""
+
 SHIFTED = 0.3
 """Share of a layer's error that is a constant for each channel from which on it is named."""
 
@@ -81,6 +84,7 @@ def findings(
             text, repair = _about_weights(draft, part, layer, evidence)
         else:
             text, repair = _about_tensor(draft, part, evidence)
+        text += "" if repair else _unexplained(layer, all_db)
         without = _db(layer.without_db)
         opening = (
             f"{layer.op} {layer.name!r} quantized alone leaves {_db(layer.alone_db)} at the "
@@ -88,6 +92,16 @@ def findings(
         )
         found.append(Finding(layer.name, opening + text, repair))
     return tuple(found)
+
+
+def _unexplained(layer: Sensitivity, all_db: float | None) -> str:
+    """Say what is left where nothing that was seen explains the error."""
+    if _level(layer.without_db) >= _level(all_db) + HELPS:
+        return (
+            ": the layer is sensitive as it is; keep it in floating point with "
+            "'quantization: layers' if the target asks for it"
+        )
+    return ", and without it the rest loses as much: 'repair: auto' tries what helps them all"
 
 
 def _parts(draft: Draft, rows: Iterable[Sensitivity], node: str) -> list[Sensitivity]:
@@ -118,10 +132,7 @@ def _about_tensor(draft: Draft, row: Sensitivity, evidence: Evidence) -> Said:
             f"{shape.clipped:.1%} of its values are clipped: another calibrator, which clips less "
             "('choose'), is likely to help"
         ), "choose"
-    return seen + (
-        "Neither tail nor channels explain the error: the layer is sensitive as it is; keep it in "
-        "floating point with 'quantization: layers' if the target asks for it"
-    ), ""
+    return seen + "Neither tail nor channels explain the error", ""
 
 
 def _unequal(draft: Draft, row: Sensitivity, seen: tuple[int, float, int]) -> Said:

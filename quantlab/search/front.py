@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from quantlab.findings import Plan
 from quantlab.search.target import Target
+from quantlab.visible import figure
 
 T = TypeVar("T")
 
@@ -50,16 +51,16 @@ def recommended(plans: Sequence[Plan], target: Target) -> tuple[Plan, str]:
     if not meeting:
         best = min((*useful, *floats), key=lambda p: (target.loss(p.accuracy), p.latency_ms))
         return best, (
-            f"no plan meets {target.name} {target.limit:g}; of those worth their latency "
-            f"{best.label} comes nearest with {best.accuracy:.4g}"
+            f"no plan meets {target.name} {figure(target.limit)}; of those worth their latency "
+            f"{best.label} comes nearest with {figure(best.accuracy)}"
         )
     best = _fastest(meeting)
     if not has_int8(best):
         return best, _why_float(best, plans, target)
     return best, (
-        f"{best.label} meets {target.name} {target.limit:g} with {best.accuracy:.4g}, has "
-        f"{best.macs_int8:.0%} of the MACs in INT8 and is {bar.latency_ms / best.latency_ms:.2f} "
-        f"times as fast as {bar.label}"
+        f"{best.label} meets {target.name} {figure(target.limit)} with {figure(best.accuracy)}, "
+        f"has {best.macs_int8:.0%} of the MACs in INT8 and is "
+        f"{bar.latency_ms / best.latency_ms:.2f} times as fast as {bar.label}"
     )
 
 
@@ -77,12 +78,12 @@ def _why_float(best: Plan, plans: Sequence[Plan], target: Target) -> str:
     if not meeting:
         nearest = min(mixed, key=lambda plan: (target.loss(plan.accuracy), plan.latency_ms))
         return (
-            f"no plan with INT8 meets {target.name} {target.limit:g} ({nearest.label} comes "
-            f"nearest with {nearest.accuracy:.4g}), so {best.label} is recommended"
+            f"no plan with INT8 meets {target.name} {figure(target.limit)} ({nearest.label} comes "
+            f"nearest with {figure(nearest.accuracy)}), so {best.label} is recommended"
         )
     fastest = min(meeting, key=lambda plan: plan.latency_ms)
     return (
         f"INT8 is no faster: {fastest.label}, the fastest plan with INT8 that meets {target.name} "
-        f"{target.limit:g}, takes {fastest.latency_ms:.4g} ms, {best.label} {best.latency_ms:.4g} "
-        "ms"
+        f"{figure(target.limit)}, takes {fastest.latency_ms:.4g} ms, {best.label} "
+        f"{best.latency_ms:.4g} ms"
     )

@@ -46,7 +46,8 @@ def analyze(job: Job, *, samples: int = SAMPLES) -> Analysis:
     metrics = job.metrics()
 
     def work() -> Sequence[Path]:
-        with job.progress.track("analyzing", total=samples, unit="samples") as advance:
+        start, stop, _ = _places(job, inputs, samples)
+        with job.progress.track("analyzing", total=stop - start, unit="samples") as advance:
             found = analysis_of(
                 draft(job),
                 _batches(job, inputs, samples),
@@ -103,9 +104,15 @@ def _data_hash(job: Job, inputs: Inputs, samples: int) -> str:
 
 def _batches(job: Job, inputs: Inputs, most: int) -> Iterator[Batch]:
     """Yield the last calibration samples, which are those that are held back where any are."""
+    start, stop, size = _places(job, inputs, most)
+    with job.samples(job.config.calibration.dataset, inputs) as samples:
+        yield from batches(samples.part(start, stop), inputs, size=size, count=stop - start)
+
+
+def _places(job: Job, inputs: Inputs, most: int) -> tuple[int, int, int]:
+    """Return the first place, the one behind the last, and the size of a batch."""
     config = job.config.calibration
     with job.samples(config.dataset, inputs) as samples:
         stop = take(samples, config.samples)
-        size = batch_size(inputs, min(BATCH, config.batch))
-        start = max(0, stop - max(most // size, 1) * size)
-        yield from batches(samples.part(start, stop), inputs, size=size, count=stop - start)
+    size = batch_size(inputs, min(BATCH, config.batch))
+    return max(0, stop - max(most // size, 1) * size), stop, size

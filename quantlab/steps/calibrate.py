@@ -23,9 +23,10 @@ from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold
 from quantlab.registry import nearest
 from quantlab.saved import load
+from quantlab.search.target import sought, unlabelled
 from quantlab.steps.collect import collect, collect_from
 from quantlab.steps.decided import decided
-from quantlab.steps.job import Job, described
+from quantlab.steps.job import Inputs, Job, described
 from quantlab.steps.placing import CACHE_POLICY, placements, ties, wanted
 from quantlab.steps.repair import (
     RECORD,
@@ -51,6 +52,7 @@ def calibrate(job: Job) -> None:
     _prepare(job)
     model = job.prepared()
     _check_output(job, model)
+    _check_search(job, graph.inputs(model))
     collect(job, model, wanted(job, placements(job, model)))
     repair(job, model)
     _decide(job)
@@ -64,6 +66,16 @@ def _check_output(job: Job, model: ir.Model) -> None:
         raise ConfigError(
             f"evaluation.output: the model has no output {name!r}; {nearest(name, known)}"
         )
+
+
+def _check_search(job: Job, inputs: Inputs) -> None:
+    """Check that the search, if there is one, can judge by the calibration samples."""
+    if not job.config.search:
+        return
+    target = sought(job.config.targets, job.metrics())
+    first = next(job.batches(job.config.calibration, inputs))
+    if target.metric.compares == "labels" and first.labels is None:
+        raise unlabelled(target)
 
 
 def check_calibrated(job: Job) -> None:

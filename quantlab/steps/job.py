@@ -29,6 +29,7 @@ from quantlab.progress import Progress
 from quantlab.records import Precision, TensorSpec
 from quantlab.registry import make
 from quantlab.runfolder import RunFolder, opened
+from quantlab.search.target import sought
 
 Inputs = tuple[TensorSpec, ...]
 """What a model is fed."""
@@ -193,6 +194,8 @@ def started(
     with opened(folder.resolve()) as run:
         job = Job(config, source.resolve(), run, engine, progress)
         accuracy.check(job.precisions, job.metrics())
+        if config.search:
+            sought(config.targets, job.metrics())
         run.note(
             {
                 "quantlab": __version__,

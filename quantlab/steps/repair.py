@@ -85,6 +85,8 @@ def repair(job: Job, model: ir.Model) -> None:
     if job.folder.stale("repair", made_from) is None:
         known = load(job.file(RECORD), Outcome)
         job.recheck_samples("repair", known.held_back_hash, job.held_back(inputs))
+    if job.folder.stale("repair", made_from) is not None:
+        job.folder.drop("repair")  # another choice may leave other files
     job.folder.step("repair", made_from, lambda: _work(job, model))
 
 

@@ -42,6 +42,7 @@ def _report(job: Job) -> Report:
     tensors = tuple(assemble.tensor(histograms[name], found) for name, found in decided.items())
     how = load(job.file("collection.json"), Collected)
     chosen = outcome(job)
+    repaired = None if chosen is None else chosen.found
     judged, classes, evaluated = _judged(job)
     inspection = load(job.file("inspection.json"), Inspection)
     timings: Timings = {}
@@ -68,7 +69,8 @@ def _report(job: Job) -> Report:
         followers=follow(built_from, placement),
         classes=classes,
         targets=targets.judge(job.config.targets, engines),
-        warnings=assemble.warnings(
+        warnings=assemble.doubts(repaired, searched(job))
+        + assemble.warnings(
             engines,
             tensors,
             histograms,
@@ -81,7 +83,7 @@ def _report(job: Job) -> Report:
         command=f"quantlab run {facts['config_file']}",
         timings=seconds,
         analysis=analysis(job),
-        repair=None if chosen is None else chosen.found,
+        repair=repaired,
         search=searched(job),
     )
 

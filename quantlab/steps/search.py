@@ -33,6 +33,9 @@ from quantlab.steps.speed import batch, sizes
 
 RECORD = "search.json"
 
+PRIOR = 32
+"""Samples of the analysis that ranks the layers: plans are judged on all that are held back."""
+
 SECONDS = 0.5
 """Measured time of a plan: enough to tell plans apart that are not alike."""
 
@@ -53,7 +56,7 @@ def search(job: Job) -> None:
     inputs = graph.inputs(job.prepared())
 
     def work() -> Sequence[Path]:
-        known = analyze(job)
+        known = analyze(job, samples=PRIOR)
         subject = Subject(
             prepared=job.prepared(),
             draft=draft(job),
