@@ -3,7 +3,9 @@
 A tensor's own error misleads: clipping that costs a tensor little can cost the network much, and
 the other way round.  So each calibrator's thresholds are judged at the network's output.  Then
 every tensor is given, alone, what another calibrator would give it; what helps is put together, as
-many of the best as help together, until a round brings less than ``LEAST_GAIN``.
+many of the best as help together, until a round brings less than ``LEAST_GAIN``.  Of some hundred
+changes the best is also the luckiest, so what is put together is judged on other batches than those
+that single changes were looked at with.
 
 Cost: one pass over the samples for the methods; a round is one pass over ``SCREENED`` samples with
 every change, and one over all of them with the few combinations.  Thresholds are run-time inputs,
@@ -26,7 +28,7 @@ from quantlab.graph.placement import Placement
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold, Thresholds
 from quantlab.repair.layers import first
-from quantlab.simulate import Draft, Judge, decibels
+from quantlab.simulate import Batches, Draft, Judge, decibels
 
 CANDIDATES: Mapping[str, Calibrator] = {
     "mse": Mse(),
@@ -41,7 +43,7 @@ CANDIDATES: Mapping[str, Calibrator] = {
 SCREENED = 32
 """Samples that single changes are looked at with."""
 
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.1
 """dB at the network's output below which a change is not worth its place."""
 
 ALIKE = 0.05
@@ -103,7 +105,9 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
     found = candidates(draft.histograms, groups)
     simulated = draft.simulated()
     units = _units(draft.placement, groups)
-    few = replace(judge, batches=lambda: first(judge.batches, SCREENED))
+    some, others = _halves(judge.batches)
+    few = replace(judge, batches=lambda: first(some, SCREENED))
+    rest = replace(judge, batches=others)
     trials: list[Trial] = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -115,15 +119,16 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
             break
         sets = [_joined(ranked[:count]) for count in _counts(len(ranked))]
         variants = [current, *({**current, **change} for change in sets)]
-        before, *after = judge.errors([(simulated, thresholds) for thresholds in variants])
+        before, *after = rest.errors([(simulated, thresholds) for thresholds in variants])
         index = min(range(len(sets)), key=after.__getitem__)
-        gained = _gain(before, after[index]) >= LEAST_GAIN
+        old, new = judge.errors([(simulated, t) for t in (current, {**current, **sets[index]})])
+        gained = _gain(before, after[index]) >= LEAST_GAIN and new < old
         trials.append(
             Trial(
                 "choose",
                 f"another method for {len(sets[index])} of {len(draft.placement.tensors)} tensors",
-                decibels(before),
-                decibels(after[index]),
+                decibels(old),
+                decibels(new),
                 gained,
                 time.perf_counter() - started,
                 _told(sets[index]) if gained else "",
@@ -137,6 +142,13 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
 
 Change = dict[str, TensorThreshold]
 """Thresholds of a tensor and of those tied to it."""
+
+
+def _halves(batches: Batches) -> tuple[Batches, Batches]:
+    """Return every second batch, and the others; all of them twice where there is only one."""
+    if len(list(islice(batches(), 2))) < 2:
+        return batches, batches
+    return lambda: islice(batches(), 0, None, 2), lambda: islice(batches(), 1, None, 2)
 
 
 def _units(placement: Placement, ties: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
