@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BINDINGS := .bindings/.prepared
 JOBS ?= 2
+NETWORKS ?= benchmarks/.envs/networks
+DATA ?= benchmarks/.envs/cifar10.npz
 
-.PHONY: demo test bindings check lint types architecture wheel bench bench-gpu bench-peers coverage clean
+.PHONY: demo test bindings check lint types architecture wheel bench bench-accuracy bench-gpu bench-peers coverage clean
 
 # Debian's python3 comes without venv; root can have it installed.
 $(STAMP): pyproject.toml
@@ -53,6 +55,9 @@ bench-gpu: $(STAMP)  ## kernels, collecting, deploying and measuring on an NVIDI
 
 bench-peers: $(STAMP)  ## calibration beside ONNX Runtime and Model-Optimizer, each in its environment
 	$(BIN)/python -m benchmarks.peers
+
+bench-accuracy: $(STAMP)  ## INT8 of ordinary and hard networks, beside the peers
+	$(BIN)/python -m benchmarks.accuracy --nets $(NETWORKS) --data $(DATA)
 
 bench: $(STAMP)  ## speed and memory, as ratios in one run
 	$(BIN)/python -m benchmarks.bench

@@ -12,15 +12,18 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, TypeVar
 
 from benchmarks.peers.request import Request
+
+T = TypeVar("T")
 
 Work = Callable[[], int | dict[str, float]]
 """Returns the number of thresholds, or each tensor's milliseconds of search."""
 
 PACKAGES = (
     *("quantlab", "numpy", "numba", "onnx", "onnxruntime", "onnxruntime-gpu"),
-    *("nvidia-modelopt", "torch"),
+    *("nvidia-modelopt", "torch", "nncf", "openvino"),
 )
 """Whose versions are told, where they are installed."""
 
@@ -58,22 +61,26 @@ def memory(key: str) -> int:
     raise SystemExit(f"/proc/self/status has no {key}; the comparison needs Linux")
 
 
-def main(path: Path) -> None:
-    """Measure, and write the answer."""
-    request = Request.read(path)
-    call = work(request)
+def measured(call: Callable[[], T]) -> tuple[T, dict[str, Any]]:
+    """Return what a call returns, and what it cost."""
     start = memory("VmRSS")
     started = time.perf_counter()
     result = call()
-    seconds = time.perf_counter() - started
     cost = {
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
         "start_bytes": start,
         "peak_bytes": memory("VmHWM"),
-        "tensors": len(result) if isinstance(result, dict) else result,
-        "milliseconds": result if isinstance(result, dict) else {},
         "versions": versions(),
     }
+    return result, cost
+
+
+def main(path: Path) -> None:
+    """Measure, and write the answer."""
+    request = Request.read(path)
+    result, cost = measured(work(request))
+    cost["tensors"] = len(result) if isinstance(result, dict) else result
+    cost["milliseconds"] = result if isinstance(result, dict) else {}
     (Path(request.folder) / "cost.json").write_text(json.dumps(cost))
 
 

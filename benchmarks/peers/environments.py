@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / ".envs"
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime==1.31.*", "onnx"),
+    "onnxruntime": ("onnxruntime==1.31.*", "onnx", "sympy"),
     "modelopt": ("nvidia-modelopt[onnx]==0.47.*", "torch==2.13.*", "huggingface_hub", "requests"),
+    "nncf": ("nncf==3.*", "onnx", "onnxruntime==1.31.*", "openvino"),
     "export": (
         "torch==2.13.*",
         "onnx",

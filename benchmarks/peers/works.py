@@ -76,7 +76,7 @@ def onnxruntime(request: Request, method: str) -> Callable[[], int]:
             calibrate_method=CalibrationMethod[kind],
             extra_options=options,
         )
-        calibrator.collect_data(Reader(request))
+        calibrator.collect_data(Reader(request.batches))
         return len(calibrator.compute_data().data)
 
     return call
@@ -94,7 +94,7 @@ def modelopt(request: Request, method: str) -> Callable[[], int]:
     def call() -> int:
         quantize(
             str(model),
-            calibration_data_reader=Reader(request),
+            calibration_data_reader=Reader(request.batches),
             calibration_method=method,
             calibration_eps=["cpu"],
             high_precision_dtype="fp32",
@@ -111,9 +111,9 @@ def modelopt(request: Request, method: str) -> Callable[[], int]:
 class Reader:
     """Batches for ONNX Runtime's calibrators and modelopt's."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._batches: Iterator[dict[str, Any]] = request.batches()
+    def __init__(self, batches: Callable[[], Iterator[dict[str, Any]]]) -> None:
+        self._start = batches
+        self._batches = batches()
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch's arrays, None after the last."""
@@ -121,11 +121,11 @@ class Reader:
 
     def get_first(self) -> dict[str, Any]:
         """Return the first batch, and leave the place in the batches as it is."""
-        return next(self._request.batches())
+        return next(self._start())
 
     def rewind(self) -> None:
         """Start again."""
-        self._batches = self._request.batches()
+        self._batches = self._start()
 
 
 WORKS: dict[str, Callable[[Request, str], Callable[[], int]]] = {

@@ -1,0 +1,181 @@
+"""The figures that quantlab is held to, from the results of one benchmark."""
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.accuracy.results import Results, Row
+from benchmarks.accuracy.settings import SETTINGS, TARGETS
+from benchmarks.accuracy.timing import ratio
+from benchmarks.figures import Figure
+
+AUTO, REPAIR, SEARCH = "quantlab-auto", "quantlab-repair", "quantlab-search"
+UNSIGNED = "quantlab-auto-openvino"
+
+PLAIN_DROP, HARD_DROP, WORSE = 0.3, 1.0, 0.1
+"""Points of top-1: lost at most on ordinary and on hard networks, and beyond the best peer."""
+
+COSINE, DECIBELS, SECONDS, SHARE = 0.997, 0.05, 60.0, 80.0
+SAME_SPEED = 0.97
+"""Of the fastest peer's throughput: repeats of one model differ by 3 %."""
+
+ENGINES = {"openvino": AUTO, "onnxruntime": "quantlab-auto-onnxruntime"}
+"""The setting that is meant for each runtime."""
+
+UNITS = {"top1": "points", "psnr": "dB", "cosine": ""}
+PAIRED = "95 % bootstrap interval over the evaluation samples, paired"
+
+
+def figures(results: Results) -> Iterator[Figure]:
+    """Yield every figure that has its cells."""
+    for key in dict.fromkeys(row.key for row in results.rows):
+        rows = {row.setting: row for row in results.rows if row.key == key}
+        judged = {name: row for name, row in rows.items() if row.drop is not None}
+        if key[1] == "ordinary":
+            yield from _ordinary(results, judged)
+        else:
+            yield from _hard(judged)
+        yield from _searched(judged)
+        yield from _engines(list(rows.values()))
+        yield from _plans(list(rows.values()))
+
+
+def missed(found: Sequence[Figure]) -> list[str]:
+    """Return the names of the figures that miss their limit."""
+    return [figure.name for figure in found if figure.met is False]
+
+
+def broken(results: Results) -> list[str]:
+    """Return quantlab's cells that gave no model, in sentences."""
+    return [
+        f"{row.network} {row.form} {row.setting}: {row.quantized['end']} {row.quantized['error']}"
+        for row in results.rows
+        if not row.peer and row.quantized["end"] != "finished"
+    ]
+
+
+def _ordinary(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
+    if AUTO in judged:
+        row = judged[AUTO]
+        limit = {"top1": PLAIN_DROP, "psnr": DECIBELS}.get(row.metric)
+        yield _lost(row, limit)
+        if row.metric == "psnr":
+            seconds = row.quantized["process_seconds"]
+            name = f"{row.network}: {SETTINGS[AUTO].name}, seconds of the process"
+            yield Figure(name, seconds, "s", seconds, seconds, "one process", at_most=SECONDS)
+    for own, symmetric in ((AUTO, True), (UNSIGNED, False)):
+        peers = [r for r in judged.values() if r.peer and r.symmetric == symmetric]
+        if own in judged and peers:
+            yield _behind(results, judged[own], peers, "symmetric" if symmetric else "other")
+    if REPAIR in judged and judged[REPAIR].metric == "cosine":
+        yield _cosine(judged[REPAIR])
+
+
+def _hard(judged: dict[str, Row]) -> Iterator[Figure]:
+    peers = [row for row in judged.values() if row.peer]
+    if REPAIR in judged:
+        row = judged[REPAIR]
+        yield _lost(row, HARD_DROP if row.metric == "top1" else None)
+        if row.metric == "cosine":
+            yield _cosine(row)
+    if peers:
+        yield _lost(min(peers, key=_drop), None)
+
+
+def _searched(judged: dict[str, Row]) -> Iterator[Figure]:
+    if SEARCH not in judged:
+        return
+    row = judged[SEARCH]
+    _, limit = TARGETS[row.metric]
+    yield _cosine(row) if row.metric == "cosine" else _lost(row, limit)
+    name = f"{_where(row)}: {SETTINGS[SEARCH].name}, MACs in INT8"
+    yield Figure(name, row.share, "%", row.share, row.share, "of constant weights", at_least=SHARE)
+
+
+def _engines(rows: Sequence[Row]) -> Iterator[Figure]:
+    for runtime, own in ENGINES.items():
+        timed = {r.setting: r for r in rows if "kernels" in r.runtimes.get(runtime, {})}
+        peers = [row for row in timed.values() if row.peer]
+        if own not in timed:
+            continue
+        row = timed[own]
+        where = f"{_where(row)}, {runtime}"
+        count = _blocked(row, runtime)
+        yield Figure(
+            f"{where}: Q/DQ pairs that block a fusion", count, "", count, count, "", at_most=0
+        )
+        if peers:
+            most = max(_integer(peer, runtime) for peer in peers)
+            mine = _integer(row, runtime)
+            name = f"{where}: integer kernels"
+            yield Figure(name, mine, "", mine, mine, f"best peer: {most}", at_least=most)
+            for batch in ("1", "32"):
+                yield _speed(row, peers, runtime, batch)
+
+
+def _plans(rows: Sequence[Row]) -> Iterator[Figure]:
+    asked = [row for row in rows if row.plan]
+    if asked:
+        built = sum("bytes" in row.plan for row in asked)
+        name = f"{_where(asked[0])}: models that TensorRT-RTX builds"
+        yield Figure(name, built, "", built, built, f"of {len(asked)}", at_least=len(asked))
+
+
+def _speed(row: Row, peers: Sequence[Row], runtime: str, batch: str) -> Figure:
+    mine = row.runtimes[runtime][batch]
+    fastest = max(peers, key=lambda peer: ratio(peer.runtimes[runtime][batch], mine).value)
+    interval = ratio(mine, fastest.runtimes[runtime][batch])
+    return Figure(
+        f"{_where(row)}, {runtime}, batch {batch}: speed over the fastest peer's",
+        interval.value,
+        "x",
+        interval.low,
+        interval.high,
+        f"{SETTINGS[fastest.setting].name}; throughputs, interval over rounds",
+        at_least=SAME_SPEED,
+    )
+
+
+def _blocked(row: Row, runtime: str) -> int:
+    """Count pairs that block: in ONNX Runtime, quantized layers that have no integer kernel."""
+    if runtime == "openvino":
+        return int(row.runtimes[runtime]["blocked"])
+    layers = int(row.judged["contents"]["quantized"])
+    return max(0, layers - _integer(row, runtime))
+
+
+def _integer(row: Row, runtime: str) -> int:
+    return int(row.runtimes[runtime]["kernels"]["integer"])
+
+
+def _lost(row: Row, limit: float | None) -> Figure:
+    value, low, high = row.drop or (0.0, 0.0, 0.0)
+    name = f"{_where(row)}: {SETTINGS[row.setting].name}, {row.metric} lost"
+    return Figure(name, value, UNITS[row.metric], low, high, PAIRED, at_most=limit)
+
+
+def _cosine(row: Row) -> Figure:
+    value, low, high = row.drop or (0.0, 0.0, 0.0)
+    name = f"{_where(row)}: {SETTINGS[row.setting].name}, cosine to FP32"
+    return Figure(name, 1 - value, "", 1 - high, 1 - low, PAIRED, at_least=COSINE)
+
+
+def _behind(results: Results, row: Row, peers: Sequence[Row], kind: str) -> Figure:
+    best = min(peers, key=_drop)
+    value, low, high = results.beyond[f"{row.network}-{row.form}"][row.setting][best.setting]
+    return Figure(
+        f"{_where(row)}: {SETTINGS[row.setting].name}, {row.metric} lost beyond the best {kind} "
+        "peer",
+        value,
+        UNITS[row.metric],
+        low,
+        high,
+        f"{SETTINGS[best.setting].name}; {PAIRED}",
+        at_most=WORSE if row.metric == "top1" else None,
+    )
+
+
+def _drop(row: Row) -> float:
+    return row.drop[0] if row.drop else float("inf")
+
+
+def _where(row: Row) -> str:
+    return row.network if row.form == "ordinary" else f"{row.network}, hard"
