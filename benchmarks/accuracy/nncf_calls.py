@@ -4,8 +4,8 @@ Samples come one at a time, and transformers are told to be such, as its documen
 control gets the last quarter of the calibration samples to judge by; its search is bounded, because
 without bounds it runs the model for every quantizer on every sample.
 
-Signed activations throughout, which TensorRT needs, it refuses for the target device ANY, the one that
-was tried ("incompatible with HW capabilities"), so there is no such setting.
+Signed activations throughout, which TensorRT needs, it refuses for the target device ANY, the one
+that was tried ("incompatible with HW capabilities"), so there is no such setting.
 """
 
 from collections.abc import Callable, Iterable
