@@ -8,6 +8,7 @@ proof against someone who wants a collision.
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -50,3 +51,11 @@ class Fingerprint:
     def hexdigest(self) -> str:
         """Return the hash of the samples so far, SHA-256 of their sum."""
         return hashlib.sha256(self.total.to_bytes(32)).hexdigest()
+
+
+def fingerprint(batches: Iterable[Batch], *, labelled: bool = False) -> Fingerprint:
+    """Return the fingerprint of all samples of some batches."""
+    seen = Fingerprint(labelled=labelled)
+    for batch in batches:
+        seen.add(batch)
+    return seen

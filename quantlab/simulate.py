@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantlab.engines.ort_session import CPU, SILENT, library, loaded, options, run
+from quantlab.engines.ort_session import CPU, library, loaded, options, run
 from quantlab.errors import DataError
 from quantlab.graph import model as graph
 from quantlab.graph.corrections import NONE, Corrections
@@ -43,7 +43,6 @@ def session(model: ir.Model) -> Any:
         EngineError: ONNX Runtime refuses the model.
     """
     chosen = options()
-    chosen.log_severity_level = SILENT
     chosen.graph_optimization_level = library().GraphOptimizationLevel.ORT_ENABLE_ALL
     chosen.add_session_config_entry("session.disable_quant_qdq", "1")
     # A file, because a serialized model must be under 2 GB.
@@ -204,6 +203,14 @@ def decibels(error: float) -> float | None:
     if error == 0:
         return None
     return max(-10 * math.log10(error), LOWEST) if math.isfinite(error) else LOWEST
+
+
+def gain(before: float, after: float) -> float:
+    """Return what a relative error gained in dB: 0 where there was none, infinite where none is."""
+    old, new = decibels(before), decibels(after)
+    if old is None:
+        return 0.0
+    return math.inf if new is None else new - old
 
 
 def power_of(values: Array, other: Array | None = None) -> float:

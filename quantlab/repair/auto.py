@@ -14,7 +14,7 @@ import onnx_ir as ir
 from quantlab.findings import Repaired, Trial
 from quantlab.repair.base import Bench, Repair
 from quantlab.repair.choose import Chosen, choose_method, choose_tensors
-from quantlab.simulate import Draft, Judge, decibels
+from quantlab.simulate import Draft, Judge, decibels, gain
 
 LEAST_GAIN = 0.1
 """dB at the network's output that ``auto`` keeps a repair for."""
@@ -53,6 +53,7 @@ class Tuning:
         order: what is to be done.
         tell: receives what is being tried.
         trials: all of them, in order.
+        error: of the draft; None where it was not judged since it changed.
     """
 
     draft: Draft
@@ -61,6 +62,7 @@ class Tuning:
     order: Order
     tell: Callable[[str], None]
     trials: list[Trial] = field(default_factory=list)
+    error: float | None = None
 
     def run(self) -> None:
         """Try everything.
@@ -84,25 +86,29 @@ class Tuning:
             self.tell(f"auto: trying {what}")
             found = choice(self.draft, self.judge, self.order.ties(self.draft.model))
             self.trials.extend(found.trials)
-            self.draft = replace(self.draft, thresholds=found.thresholds)
+            self.draft, self.error = replace(self.draft, thresholds=found.thresholds), None
 
     def _try(self, repair: Repair) -> bool:
         """Try a repair; return whether it stays."""
         self.tell(f"repair: trying {repair.name}")
         started = time.perf_counter()
         proposal = repair.propose(self.draft, self.bench)
-        drafts = [self.draft] if proposal.draft is None else [self.draft, proposal.draft]
-        errors = self.judge.errors([(draft.simulated(), draft.thresholds) for draft in drafts])
-        before, after = decibels(errors[0]), decibels(errors[-1])
-        gains = before is not None and (after is None or after - before >= LEAST_GAIN)
-        kept = proposal.draft is not None and (gains or not self.order.only_gains)
+        if self.error is None:
+            self.error = self._judged(self.draft)
+        before = after = self.error
+        kept = False
+        if proposal.draft is not None:
+            after = self._judged(proposal.draft)
+            kept = not self.order.only_gains or gain(before, after) >= LEAST_GAIN
         seconds = time.perf_counter() - started
-        self.trials.append(
-            Trial(repair.name, repair.about, before, after, kept, seconds, proposal.note)
-        )
+        told = decibels(before), decibels(after)
+        self.trials.append(Trial(repair.name, repair.about, *told, kept, seconds, proposal.note))
         if proposal.draft is not None and kept:
-            self.draft = proposal.draft
+            self.draft, self.error = proposal.draft, after
         return kept
+
+    def _judged(self, draft: Draft) -> float:
+        return self.judge.errors([(draft.simulated(), draft.thresholds)])[0]
 
 
 def record(held_back: int, trials: tuple[Trial, ...]) -> Repaired:

@@ -28,7 +28,7 @@ from quantlab.graph.placement import Placement
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold, Thresholds
 from quantlab.repair.layers import first
-from quantlab.simulate import Batches, Draft, Judge, decibels
+from quantlab.simulate import Batches, Draft, Judge, decibels, gain
 
 CANDIDATES: Mapping[str, Calibrator] = {
     "mse": Mse(),
@@ -122,7 +122,7 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
         before, *after = rest.errors([(simulated, thresholds) for thresholds in variants])
         index = min(range(len(sets)), key=after.__getitem__)
         old, new = judge.errors([(simulated, t) for t in (current, {**current, **sets[index]})])
-        gained = _gain(before, after[index]) >= LEAST_GAIN and new < old
+        gained = gain(before, after[index]) >= LEAST_GAIN and new < old
         trials.append(
             Trial(
                 "choose",
@@ -192,14 +192,6 @@ def _counts(most: int) -> list[int]:
 
 def _joined(changes: Iterable[Change]) -> Change:
     return {name: value for change in changes for name, value in change.items()}
-
-
-def _gain(before: float, after: float) -> float:
-    """Return the gain in dB."""
-    old, new = decibels(before), decibels(after)
-    if old is None:
-        return 0.0
-    return float("inf") if new is None else new - old
 
 
 def _told(change: Change, most: int = 4) -> str:

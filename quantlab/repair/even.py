@@ -7,14 +7,14 @@ denoiser of 17 layers the two together came to 38.0 dB, AdaRound alone to 36.7.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from quantlab.graph.channel_sets import axes
 from quantlab.graph.equalize import equalize
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.base import Bench, Proposal
 from quantlab.repair.bias import Bias
-from quantlab.repair.rescaling import told
+from quantlab.repair.rescaling import rescaled
 from quantlab.simulate import Draft
 
 WORTHWHILE = 1.05
@@ -30,17 +30,12 @@ class Even:
 
     def propose(self, draft: Draft, bench: Bench) -> Proposal:
         """See ``Repair.propose``."""
-        wanted = axes(draft.model)
-        if not wanted:
-            return Proposal(None, "no channels can be scaled without changing the function")
-        amax = bench.channels(draft.model, wanted)
-        quantized = frozenset(draft.placement.tensors)
-        made = equalize(draft.model, amax, quantized=quantized, worthwhile=WORTHWHILE)
-        if not made.changes:
-            return Proposal(None, "no channels that are unequal")
-        found = bench.redraft(draft, made.model)
+        proposal = rescaled(draft, bench, partial(equalize, worthwhile=WORTHWHILE))
+        found = proposal.draft
+        if found is None:
+            return proposal
         if draft.corrections.biases:
             found = Bias().propose(found, bench).draft or found
         if draft.corrections.weights:
             found = AdaRound().propose(found, bench).draft or found
-        return Proposal(found, told(made.changes))
+        return Proposal(found, proposal.note)

@@ -25,7 +25,7 @@ class Equalize:
 
     def propose(self, draft: Draft, bench: Bench) -> Proposal:
         """See ``Repair.propose``."""
-        return _rescaled(draft, bench, equalize)
+        return rescaled(draft, bench, equalize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Smooth:
 
     def propose(self, draft: Draft, bench: Bench) -> Proposal:
         """See ``Repair.propose``."""
-        return _rescaled(draft, bench, smooth)
+        return rescaled(draft, bench, smooth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class Outliers:
 
     def propose(self, draft: Draft, bench: Bench) -> Proposal:
         """See ``Repair.propose``."""
-        return _rescaled(draft, bench, outliers)
+        return rescaled(draft, bench, outliers)
 
 
-def _rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Proposal:
+def rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Proposal:
+    """Return the draft with its channels scaled, collected anew."""
     wanted = axes(draft.model)
     if not wanted:
         return Proposal(None, "no channels can be scaled without changing the function")
@@ -60,11 +61,10 @@ def _rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Pr
     made = change(draft.model, amax, quantized=frozenset(draft.placement.tensors))
     if not made.changes:
         return Proposal(None, "no channels that are unequal enough")
-    return Proposal(bench.redraft(draft, made.model), told(made.changes))
+    return Proposal(bench.redraft(draft, made.model), _told(made.changes))
 
 
-def told(changes: tuple[Change, ...]) -> str:
-    """Return what was scaled, in words."""
+def _told(changes: tuple[Change, ...]) -> str:
     parts = [
         f"{', '.join(change.tensors)} by {change.factors_low:.3g} to {change.factors_high:.3g}"
         + (f" ({change.note})" if change.note else "")

@@ -8,7 +8,7 @@ from quantlab.analyze import analyze as analysis_of
 from quantlab.analyze import write_csv
 from quantlab.datasets.base import Batch
 from quantlab.datasets.batching import batch_size, batches, take
-from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.datasets.fingerprint import fingerprint
 from quantlab.files import sha256
 from quantlab.findings import Analysis
 from quantlab.graph import model as graph
@@ -41,7 +41,7 @@ def analyze(job: Job, *, samples: int = SAMPLES) -> Analysis:
     made_from = {
         **analysis_from(job),
         "samples": samples,
-        "data": _data_hash(job, inputs, samples),
+        "data": fingerprint(_batches(job, inputs, samples), labelled=True).hexdigest(),
     }
     metrics = job.metrics()
 
@@ -52,7 +52,7 @@ def analyze(job: Job, *, samples: int = SAMPLES) -> Analysis:
                 draft(job),
                 _batches(job, inputs, samples),
                 metric=metrics[0] if metrics else None,
-                output=_output(job),
+                output=job.output,
                 advance=advance,
             )
         return [
@@ -87,19 +87,8 @@ def analysis_from(job: Job) -> Mapping[str, Any]:
         "layers": [list(pair) for pair in job.config.quantization.layers.items()],
         "pins": dict(job.engine.recipe.pins),
         "metric": str(evaluation.metrics[0]) if evaluation else None,
-        "judged output": _output(job),
+        "judged output": job.output,
     }
-
-
-def _output(job: Job) -> str | None:
-    return job.config.evaluation.output if job.config.evaluation else None
-
-
-def _data_hash(job: Job, inputs: Inputs, samples: int) -> str:
-    seen = Fingerprint(labelled=True)
-    for batch in _batches(job, inputs, samples):
-        seen.add(batch)
-    return seen.hexdigest()
 
 
 def _batches(job: Job, inputs: Inputs, most: int) -> Iterator[Batch]:

@@ -60,7 +60,7 @@ def calibrate(job: Job) -> None:
 
 def _check_output(job: Job, model: ir.Model) -> None:
     """Check that the model has the output that repairs, search and evaluation judge."""
-    name = job.config.evaluation.output if job.config.evaluation else None
+    name = job.output
     known = [str(value.name) for value in model.graph.outputs]
     if name is not None and name not in known:
         raise ConfigError(

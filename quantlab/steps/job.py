@@ -13,7 +13,7 @@ from quantlab.config import Calibration, Config, Engines, Evaluation, Plug
 from quantlab.datasets import DATASETS
 from quantlab.datasets.base import Batch, Dataset, Samples
 from quantlab.datasets.batching import batch_size, batches, take
-from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.datasets.fingerprint import fingerprint
 from quantlab.engines import ENGINES
 from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
@@ -75,6 +75,11 @@ class Job:
                 f"'quantlab {command} {self.source}', or everything with "
                 f"'quantlab run {self.source}'"
             )
+
+    @property
+    def output(self) -> str | None:
+        """The output that is judged, where the config names one."""
+        return self.config.evaluation.output if self.config.evaluation else None
 
     @property
     def policy(self) -> str:
@@ -159,10 +164,7 @@ class Job:
         self, step: str, recorded: str, found: Iterable[Batch], *, labelled: bool = False
     ) -> None:
         """Make ``step`` run again if the samples ``found`` have another hash than ``recorded``."""
-        seen = Fingerprint(labelled=labelled)
-        for batch in found:
-            seen.add(batch)
-        if seen.hexdigest() != recorded:
+        if fingerprint(found, labelled=labelled).hexdigest() != recorded:
             self.progress.note(f"the samples of step {step!r} changed: doing it again")
             self.folder.forget(step)
 

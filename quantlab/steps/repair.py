@@ -18,7 +18,7 @@ from quantlab.collect import saved as histogram_file
 from quantlab.collect.channels import channel_amax
 from quantlab.config import AUTO
 from quantlab.datasets.base import Batch
-from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.datasets.fingerprint import Fingerprint, fingerprint
 from quantlab.files import sha256
 from quantlab.findings import Repaired, Trial
 from quantlab.graph import corrections as corrections_file
@@ -102,7 +102,7 @@ def repair_from(job: Job, model: ir.Model) -> Mapping[str, Any]:
         "method parameters": dict(config.calibration.parameters),
         "nonfinite": config.calibration.nonfinite,
         "repair": config.repair,
-        "judged output": config.evaluation.output if config.evaluation else None,
+        "judged output": job.output,
         "policy": job.policy,
         "tied tensors": ties(placements(job, model)),
         "layers": [list(pair) for pair in config.quantization.layers.items()],
@@ -131,8 +131,7 @@ def histograms(job: Job) -> dict[str, Histogram]:
     found = outcome(job)
     if found is not None and found.histograms == HISTOGRAMS:
         return histogram_file.load(job.file(HISTOGRAMS))
-    whole = histogram_file.load(job.file("histograms.npz"))
-    return batch_amax.attach(whole, job.file("batch_amax.npz"))
+    return _collected(job)
 
 
 def corrections(job: Job) -> Corrections:
@@ -146,10 +145,8 @@ def corrections(job: Job) -> Corrections:
 def _work(job: Job, model: ir.Model) -> Sequence[Path]:
     inputs = graph.inputs(model)
     first = _draft(job, model)
-    judged = job.config.evaluation.output if job.config.evaluation else None
-    judge = Judge.make(
-        model, lambda: _arrays(job.held_back(inputs)), () if judged is None else (judged,)
-    )
+    judged = () if job.output is None else (job.output,)
+    judge = Judge.make(model, lambda: _arrays(job.held_back(inputs)), judged)
     names = _names(job)
     order = Order(
         rescaling=[made() for name, made in RESCALING.items() if name in names],
@@ -170,11 +167,14 @@ def _names(job: Job) -> Container[str]:
     return asked
 
 
+def _collected(job: Job) -> dict[str, Histogram]:
+    """Return the histograms of the prepared model."""
+    whole = histogram_file.load(job.file("histograms.npz"))
+    return batch_amax.attach(whole, job.file("batch_amax.npz"))
+
+
 def _draft(job: Job, model: ir.Model) -> Draft:
-    found = batch_amax.attach(
-        histogram_file.load(job.file("histograms.npz")), job.file("batch_amax.npz")
-    )
-    placed = placements(job, model)
+    found, placed = _collected(job), placements(job, model)
     thresholds = decided(job, ties(placed), found)
     return Draft(model, job.policy, placed[job.policy], found, thresholds)
 
@@ -225,9 +225,8 @@ def _save(job: Job, first: Draft, best: Draft, trials: tuple[Trial, ...]) -> Seq
     for batch in job.held_back(inputs):
         held.add(batch)
         samples += batch.size
-    whole = Fingerprint(held.total)
-    for batch in job.fitting(inputs):
-        whole.add(batch)
+    whole = fingerprint(job.fitting(inputs))
+    whole.merge(held.total)
     result = Outcome(
         model=MODEL if moved else "prepared.onnx",
         histograms=HISTOGRAMS if moved else "histograms.npz",

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from quantlab.datasets.fingerprint import Fingerprint
+from quantlab.datasets.fingerprint import fingerprint
 from quantlab.engines.base import BuildContext
 from quantlab.findings import Searched
 from quantlab.graph import model as graph
@@ -61,7 +61,7 @@ def search(job: Job) -> None:
             prepared=job.prepared(),
             draft=draft(job),
             batches=lambda: job.held_back(inputs),
-            output=job.config.evaluation.output if job.config.evaluation else None,
+            output=job.output,
             precisions=job.precisions,
         )
         with opened(subject, target, _track(job, inputs)) as bench:
@@ -76,12 +76,9 @@ def search_from(job: Job) -> Mapping[str, Any]:
     """Return what the step depends on."""
     inputs = graph.inputs(job.prepared())
     evaluation = job.config.evaluation
-    held = Fingerprint(labelled=True)
-    for one in job.held_back(inputs):
-        held.add(one)
     return {
         **analysis_from(job),
-        "held back": held.hexdigest(),
+        "held back": fingerprint(job.held_back(inputs), labelled=True).hexdigest(),
         "targets": dict(job.config.targets),
         "metrics": [str(metric) for metric in evaluation.metrics] if evaluation else [],
         "precisions": job.precisions,
