@@ -1,9 +1,7 @@
 """The accuracy benchmark: models are read rightly, figures hold, a stopped run goes on."""
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from benchmarks.accuracy.tasks import TASKS
 from quantlab.configfile import load as load_config
 from quantlab.plugs import PLUGS
 from tests.models import Net
+from tests.processes import apart
 
 OURS = [name for name, setting in SETTINGS.items() if setting.tool == QUANTLAB]
 COUNT = 24
@@ -110,8 +109,7 @@ def test_a_model_is_judged_against_fp32_and_timed(quantized: Material) -> None:
     assert low <= value <= high
     shape = found["structure"]
     # Both runtimes at work in one process are the benchmark's affair, not that of other tests.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        times = pool.submit(timing.timed, quantized, ["quantlab-mse"], QUICK).result()
+    times = apart(timing.timed, quantized, ["quantlab-mse"], QUICK)
     for runtime in timing.RUNTIMES:
         assert set(times[runtime]) == {"fp32", shape}
         assert times[runtime][shape]["kernels"]["weighted"] == 3

@@ -34,6 +34,7 @@ from tests.engines.trt.conftest import Ordered
 from tests.engines.trt.nets import deep_net, picky_reshape, small_net, unknown_operator
 from tests.engines.trt.stand_in_builder import StandIn, as_library
 from tests.models import residual, write
+from tests.processes import apart
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "fashion_mnist"
 
@@ -152,17 +153,23 @@ class Interrupting(Bars):
         yield advance
 
 
+def interrupted(model: Path, folder: Path) -> tuple[list[int], list[str]]:
+    """Return the percents and the words of a build that Ctrl-C ends."""
+    bars = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        TensorRTRTX().build(model, "fp32", folder, BuildContext(progress=bars))
+    return bars.done, bars.said
+
+
 @pytest.mark.usefixtures("rtx")
 def test_ctrl_c_ends_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     path = write(deep_net(20), tmp_path / "deep.onnx")
     folder = tmp_path / "engines"
     folder.mkdir()
-    bars = Interrupting()
-    with pytest.raises(KeyboardInterrupt):
-        TensorRTRTX().build(path, "fp32", folder, BuildContext(progress=bars))
+    done, said = apart(interrupted, path, folder)
     assert list(folder.iterdir()) == []
-    assert bars.done[-1] < 100
-    assert "stops at its next step; no plan is written" in bars.said[0]
+    assert done[-1] < 100
+    assert "stops at its next step; no plan is written" in said[0]
 
 
 @pytest.mark.usefixtures("rtx")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from quantlab.engines.trt import monitor
 from quantlab.engines.trt.callbacks import Kept
+from tests.processes import apart
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def interrupt_soon() -> None:
     Thread(target=send).start()
 
 
-def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
+def cancels_and_waits() -> bool:
     stop, ended = Event(), Event()
 
     def work() -> str:
@@ -155,10 +156,14 @@ def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         monitor.interruptible(work, stop.set)
-    assert ended.is_set()
+    return ended.is_set()
 
 
-def test_a_second_ctrl_c_leaves_at_once() -> None:
+def test_ctrl_c_cancels_and_waits_for_the_end() -> None:
+    assert apart(cancels_and_waits)
+
+
+def leaves_at_once() -> float:
     stop = Event()
 
     def work() -> bool:
@@ -168,5 +173,9 @@ def test_a_second_ctrl_c_leaves_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         monitor.interruptible(work, interrupt_soon)
-    assert time.monotonic() - started < 10
     stop.set()
+    return time.monotonic() - started
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    assert apart(leaves_at_once) < 10
