@@ -3,6 +3,7 @@
 A pass is one file and one line in ``PASSES``; the order is the order of ``prepare``.
 """
 
+from quantlab.graph.add_negated import add_negated
 from quantlab.graph.fold_batchnorm import fold_batchnorm
 from quantlab.graph.fold_bias import fold_bias
 from quantlab.graph.fold_constants import fold_constants
@@ -19,5 +20,6 @@ PASSES: dict[str, Pass] = {
     "fold_constants": fold_constants,
     "fold_bias": fold_bias,
     "fold_batchnorm": fold_batchnorm,
+    "add_negated": add_negated,
     "infer_shapes": infer_shapes,
 }

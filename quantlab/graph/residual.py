@@ -9,7 +9,7 @@ import onnx_ir as ir
 from quantlab.graph.elementwise import function_of
 from quantlab.graph.normalization import normalizes
 from quantlab.graph.rules import Known
-from quantlab.graph.view import CONVOLUTIONS, graph_input
+from quantlab.graph.view import CONVOLUTIONS, WEIGHTED
 
 
 def identity_branch(node: ir.Node, known: Known) -> int | None:
@@ -17,6 +17,10 @@ def identity_branch(node: ir.Node, known: Known) -> int | None:
 
     The other input is the output of a convolution that the Add is fused into.  Where both are (a
     downsampling shortcut), the branch with more nodes since the fork computes last and is fused.
+
+    An input of the model is residual only if a quantized layer reads it as well.  Then the Add is
+    given what that layer is given: a network that estimates what to add to its input makes up for
+    the rounding of what it has seen.
 
     Args:
         node: an Add.
@@ -31,7 +35,10 @@ def identity_branch(node: ir.Node, known: Known) -> int | None:
     if all(fused):
         return 1 if _depth(left, right) >= _depth(right, left) else 0
     residual = fused.index(False)
-    return None if graph_input(node.inputs[residual]) else residual
+    value = node.inputs[residual]
+    if value is None or (value.is_graph_input() and not _read_in_integers(value, known)):
+        return None
+    return residual
 
 
 def normalized_stream(node: ir.Node) -> bool:
@@ -57,6 +64,10 @@ def _fused(value: ir.Value, add: ir.Node, known: Known) -> bool:
             return False
         value, readers = function.source, function.nodes
     return False
+
+
+def _read_in_integers(value: ir.Value, known: Known) -> bool:
+    return any(node.op_type in WEIGHTED and known.quantized(node) for node in value.consumers())
 
 
 def _broadcast(left: ir.Value, right: ir.Value) -> bool:

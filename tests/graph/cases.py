@@ -108,6 +108,13 @@ def residual_add() -> onnx.ModelProto:
     return net.finish(net.relu(net.add("Add", [shortcut, y], name="downsample")))
 
 
+def residual_input() -> onnx.ModelProto:
+    net = Net()
+    x = net.input()
+    y = net.conv(net.relu(net.conv(x, (16, 16), name="first")), (16, 16), name="noise")
+    return net.finish(net.add("Sub", [x, y], name="denoise"))
+
+
 def float_add() -> onnx.ModelProto:
     net = Net()
     x = net.input(shape=("N", 6, 32))
@@ -170,6 +177,7 @@ OWN: dict[str, Case] = {
     "product": Case("product", product),
     "constant-add": Case("constant-add", constant_add),
     "residual-add": Case("residual-add", residual_add),
+    "residual-input": Case("residual-add", residual_input),
     "float-add": Case("float-add", float_add),
     "integer-max": Case("integer-max", integer_max),
     "float-max": Case("float-max", float_max),

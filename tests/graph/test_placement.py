@@ -140,13 +140,19 @@ def test_broadcasting_add_is_no_residual(tmp_path: Path) -> None:
     assert {d.node: d.rule for d in place(model).decisions}["wide"] == "float-add"
 
 
-def test_graph_input_is_no_residual(tmp_path: Path) -> None:
+def test_an_input_is_residual_where_a_quantized_layer_reads_it_too(tmp_path: Path) -> None:
     net = Net()
     x = net.input()
+    same = net.add("Add", [x, net.conv(x, (16, 16))], name="denoise")
+    other = net.input("other")
     model = prepared(
-        net.finish(net.add("Add", [x, net.conv(x, (16, 16))], name="denoise")), tmp_path
+        net.finish(net.add("Add", [other, net.conv(same, (16, 16))], name="join")), tmp_path
     )
-    assert {d.node: d.rule for d in place(model).decisions}["denoise"] == "float-add"
+    placement = place(model)
+    rules = {d.node: d.rule for d in placement.decisions}
+    assert (rules["denoise"], rules["join"]) == ("residual-add", "float-add")
+    [quantized] = [a for a in placement.activations if a.tensor == "x"]
+    assert {edge.node for edge in quantized.edges} == {"conv0", "denoise"}
 
 
 def test_stem_behind_a_normalization_of_the_input_is_still_the_first_layer(tmp_path: Path) -> None:

@@ -217,6 +217,35 @@ def test_bias_that_is_not_one_a_channel_is_not_folded(tmp_path: Path) -> None:
     assert [n.op_type for n in prepared.graph].count("Add") == 4
 
 
+def test_a_subtracted_convolution_is_added_negated_to_the_very_bits(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input()
+    y = net.conv(net.relu(net.conv(x, (16, 16))), (16, 16), name="noise")
+    y = net.add("Add", [y, net.random("bias", (16, 1, 1))])
+    original = net.finish(net.add("Sub", [x, y], name="denoise"))
+    prepared = same_outputs(original, tmp_path)
+    assert [n.op_type for n in prepared.graph] == ["Conv", "Relu", "Conv", "Add"]
+    given = feeds(original)
+    both = [run(tmp_path / f"{name}.onnx", given) for name in ("original", "prepared")]
+    assert all(np.array_equal(both[0][name], both[1][name]) for name in both[0])
+
+
+def test_a_sub_that_no_convolution_is_taken_off_by_stays(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input()
+    seen = net.conv(x, (16, 16))
+    shared = net.random("shared", (16, 16, 1, 1))
+    twice = [net.add("Conv", [x, shared]) for _ in range(2)]
+    parts = [
+        net.add("Sub", [seen, x]),  # of the convolution, not by it
+        net.add("Sub", [x, net.add("Relu", [seen])]),
+        net.add("Sub", [x, twice[0]]),  # turned: the other layer keeps the shared weights
+        twice[1],
+    ]
+    prepared = same_outputs(net.finish(net.add("Concat", parts, attributes={"axis": 1})), tmp_path)
+    assert [n.op_type for n in prepared.graph].count("Sub") == 2
+
+
 def test_normalization_behind_a_transposed_convolution_with_a_bias(tmp_path: Path) -> None:
     net = Net()
     x = net.conv_transpose(net.input(), (16, 24), groups=2)
