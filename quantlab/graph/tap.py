@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from quantlab.errors import ModelError
 from quantlab.files import translated
@@ -31,6 +32,23 @@ def tap(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
         if name not in given:
             graph.outputs.append(values[name])
     return tapped
+
+
+def only(model: ir.Model, name: str) -> ir.Model:
+    """Return a copy that computes one tensor, and nothing that this does not need.
+
+    Its inputs stay, also those that nothing reads any more.
+
+    Raises:
+        ModelError: the tensor is not in the graph.
+    """
+    made = tap(model, [name])
+    outputs = made.graph.outputs
+    wanted = next(value for value in outputs if value.name == name)
+    outputs.clear()
+    outputs.append(wanted)
+    common.RemoveUnusedNodesPass()(made)
+    return made
 
 
 def watch(model: ir.Model, tensors: Sequence[str], op: str) -> tuple[ir.Model, dict[str, str]]:

@@ -7,6 +7,7 @@ from quantlab.repair.adaround import AdaRound
 from quantlab.repair.base import Repair
 from quantlab.repair.bias import Bias
 from quantlab.repair.even import Even
+from quantlab.repair.refit import Refit
 from quantlab.repair.rescaling import Equalize, Outliers, Smooth
 from quantlab.repair.weights import Weights
 
@@ -22,6 +23,7 @@ CORRECTING: dict[str, type[Repair]] = {
     "bias": Bias,
     "adaround": AdaRound,
     "even": Even,
+    "refit": Refit,
 }
 """Repairs of what INT8 alone stores, and what pays only together with them."""
 

@@ -21,16 +21,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantlab.engines.ort_session import run
 from quantlab.graph.channel_means import Point, point, with_given_means, with_means
 from quantlab.graph.corrections import Corrections
-from quantlab.graph.fold_dequantize import fold_dequantize
-from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.repair.base import Bench, Proposal
-from quantlab.repair.layers import batch_size, first, layers
+from quantlab.repair.layers import batch_size, first, folded, layers
 from quantlab.simulate import Arrays, Draft, session
 
 SAMPLES = 64
@@ -76,7 +73,8 @@ def mean_errors(draft: Draft, batches: Iterable[Arrays]) -> dict[str, Channels]:
     """
     points = _points(draft)
     wanted, means = with_means(draft.model, points)
-    moved, given, added = with_given_means(_int8(draft), points)
+    int8 = folded(draft, Corrections(draft.corrections.weights))
+    moved, given, added = with_given_means(int8, points)
     floats, integers = session(wanted), session(moved)
     shift: dict[str, NDArray[np.float64]] = dict.fromkeys(points, np.zeros(1))
     size = dict.fromkeys(points, 0.0)
@@ -100,15 +98,3 @@ def _points(draft: Draft) -> dict[str, Point]:
     for layer in layers(draft):
         found.setdefault(point(layer.node), layer.name)
     return {name: where for where, name in found.items()}
-
-
-def _int8(draft: Draft) -> ir.Model:
-    """Return the INT8 model without corrected biases, its weights as constants in FP32."""
-    int8 = insert_qdq(
-        draft.model,
-        draft.placement,
-        draft.thresholds,
-        policy=draft.policy,
-        corrections=Corrections(draft.corrections.weights),
-    )
-    return fold_dequantize(int8).model

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from quantlab.graph.corrections import Corrections
+from quantlab.graph.fold_dequantize import fold_dequantize
+from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.sites import Weight
 from quantlab.graph.view import WEIGHTED, constant, rank
 from quantlab.simulate import Arrays, Batches, Draft
@@ -36,6 +39,18 @@ def layers(draft: Draft) -> list[Layer]:
     nodes = {str(node.name): node for node in draft.model.graph}
     found = [Layer(nodes[weight.edge.node], weight) for weight in draft.placement.weights]
     return [layer for layer in found if layer.weight.edge.index == WEIGHTS and _plain(layer.node)]
+
+
+def folded(draft: Draft, corrections: Corrections) -> ir.Model:
+    """Return the INT8 model with these corrections, its weights as constants in FP32."""
+    int8 = insert_qdq(
+        draft.model,
+        draft.placement,
+        draft.thresholds,
+        policy=draft.policy,
+        corrections=corrections,
+    )
+    return fold_dequantize(int8).model
 
 
 def first(batches: Batches, samples: int) -> Iterator[Arrays]:
