@@ -10,6 +10,7 @@ code 1 if a figure is missed or a cell of quantlab's gave no model, 2 if network
 """
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -99,7 +100,7 @@ def quantize(
     for one in materials:
         for setting in options.tools:
             if setting in options.again:
-                (one.cell(setting) / "quantized.json").unlink(missing_ok=True)
+                shutil.rmtree(one.cell(setting), ignore_errors=True)  # a run would go on
             outcome = quantizing.quantized(one, setting, limits)
             console.print(
                 f"{one.folder.name} {setting}: {outcome['end']} {outcome['error']} "
