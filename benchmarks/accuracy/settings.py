@@ -71,6 +71,9 @@ SETTINGS: dict[str, Setting] = {
     "quantlab-repair": _quantlab("auto, repair", "auto", repair="auto"),
     "quantlab-search": _quantlab("search", "auto", repair="auto", search=True),
     "quantlab-auto-openvino": _quantlab("auto, for OpenVINO", "auto", "openvino"),
+    "quantlab-repair-openvino": _quantlab(
+        "auto, repair, for OpenVINO", "auto", "openvino", repair="auto"
+    ),
     "quantlab-auto-onnxruntime": _quantlab("auto, for ONNX Runtime", "auto", "onnxruntime"),
     "quantlab-mse-openvino": _quantlab("mse, for OpenVINO", "mse", "openvino"),
     "quantlab-mse-onnxruntime": _quantlab("mse, for ONNX Runtime", "mse", "onnxruntime"),
