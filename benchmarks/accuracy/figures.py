@@ -17,8 +17,12 @@ COSINE, DECIBELS, SECONDS, SHARE = 0.997, 0.05, 60.0, 80.0
 SAME_SPEED = 0.97
 """Of the fastest peer's throughput: repeats of one model differ by 3 %."""
 
-ENGINES = {"openvino": AUTO, "onnxruntime": "quantlab-auto-onnxruntime"}
-"""The setting that is meant for each runtime."""
+ENGINES = (
+    ("openvino", AUTO, True),
+    ("openvino", UNSIGNED, False),
+    ("onnxruntime", "quantlab-auto-onnxruntime", False),
+)
+"""Runtimes, a setting that is meant for each, and whether symmetric peers alone compare with it."""
 
 UNITS = {"top1": "points", "psnr": "dB", "cosine": ""}
 PAIRED = "95 % bootstrap interval over the evaluation samples, paired"
@@ -91,13 +95,13 @@ def _searched(judged: dict[str, Row]) -> Iterator[Figure]:
 
 
 def _engines(rows: Sequence[Row]) -> Iterator[Figure]:
-    for runtime, own in ENGINES.items():
+    for runtime, own, symmetric in ENGINES:
         timed = {r.setting: r for r in rows if "kernels" in r.runtimes.get(runtime, {})}
-        peers = [row for row in timed.values() if row.peer]
+        peers = [row for row in timed.values() if row.peer and (row.symmetric or not symmetric)]
         if own not in timed:
             continue
         row = timed[own]
-        where = f"{_where(row)}, {runtime}"
+        where = f"{_where(row)}, {SETTINGS[own].name}, {runtime}"
         count = _blocked(row, runtime)
         yield Figure(
             f"{where}: Q/DQ pairs that block a fusion", count, "", count, count, "", at_most=0
@@ -124,7 +128,8 @@ def _speed(row: Row, peers: Sequence[Row], runtime: str, batch: str) -> Figure:
     fastest = max(peers, key=lambda peer: ratio(peer.runtimes[runtime][batch], mine).value)
     interval = ratio(mine, fastest.runtimes[runtime][batch])
     return Figure(
-        f"{_where(row)}, {runtime}, batch {batch}: speed over the fastest peer's",
+        f"{_where(row)}, {SETTINGS[row.setting].name}, {runtime}, batch {batch}: speed over the "
+        "fastest peer's",
         interval.value,
         "x",
         interval.low,

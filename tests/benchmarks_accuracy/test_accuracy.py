@@ -257,6 +257,17 @@ def test_speed_and_kernels_are_held_to_the_best_peer() -> None:
     assert checked[": Q/DQ pairs that block a fusion"].met
 
 
+def test_symmetric_models_are_timed_against_symmetric_ones_and_unsigned_ones_against_all() -> None:
+    peer = timed("nncf", 0.5, 2)
+    contents = peer.judged["contents"] | {"activations": ["int8", "uint8"]}
+    peer = replace(peer, judged=peer.judged | {"contents": contents})
+    rows = (timed(f"quantlab-auto{policy}", 1.0, 2) for policy in ("", "-openvino"))
+    names = [f.name for f in figures.figures(stored(*rows, peer)) if "batch 1:" in f.name]
+    assert names == [
+        "resnet20, quantlab auto, for OpenVINO, openvino, batch 1: speed over the fastest peer's"
+    ]
+
+
 def test_a_peer_that_refuses_a_network_is_a_row_with_its_words() -> None:
     quantized: dict[str, Any] = {"end": "failed", "error": "ValueError: a | b"}
     quantized |= {"process_seconds": 1.0, "peak_bytes": 1 << 30}
