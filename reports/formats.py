@@ -123,10 +123,15 @@ NEAR_ONE = 0.99
 
 
 def metric_places(unit: str, values: Sequence[float]) -> int:
-    """Return the decimals for values of a metric: by unit, else 4 significant digits."""
+    """Return the decimals for values of a metric: by unit, else 4 significant digits.
+
+    Differences of less than a decibel are told to 2 significant digits: a target may be 0.05 dB.
+    """
+    largest = max((abs(value) for value in values), default=0.0)
+    if unit == "dB" and 0 < largest < 1:
+        return min(places(largest, 2), 4)
     if unit in _PLACES:
         return _PLACES[unit]
-    largest = max((abs(value) for value in values), default=0.0)
     gap = min((1 - value for value in values if NEAR_ONE < value < 1), default=1.0)
     return min(max(places(largest, 4), places(gap, 1)), 12)
 

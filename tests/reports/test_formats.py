@@ -68,7 +68,14 @@ def test_units(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "values", "expected"), [("%", [1.0], 2), ("dB", [30.0], 1), ("", [0.01234], 5)]
+    ("unit", "values", "expected"),
+    [
+        ("%", [1.0], 2),
+        ("dB", [30.0], 1),
+        ("dB", [0.05, 0.02], 3),
+        ("dB", [0.0], 1),
+        ("", [0.01234], 5),
+    ],
 )
 def test_metric_places_follow_the_unit(unit: str, values: list[float], expected: int) -> None:
     assert formats.metric_places(unit, values) == expected

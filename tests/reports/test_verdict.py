@@ -66,7 +66,7 @@ def test_a_target_that_no_plan_meets() -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("sqnr", "meets sqnr ≥ 0.5 dB"),
+        ("sqnr", "meets sqnr ≥ 0.50 dB"),
         ("top1", "meets top1 ≥ 0.50 %"),
         ("unknown", "meets unknown ≥ 0.5000"),
         ("unknown_drop", "meets unknown_drop ≤ 0.5000"),
