@@ -112,7 +112,7 @@ def _engines(rows: Sequence[Row]) -> Iterator[Figure]:
             name = f"{where}: integer kernels"
             yield Figure(name, mine, "", mine, mine, f"best peer: {most}", at_least=most)
             for batch in ("1", "32"):
-                yield _speed(row, peers, runtime, batch)
+                yield _speed(where, row, peers, runtime, batch)
 
 
 def _plans(rows: Sequence[Row]) -> Iterator[Figure]:
@@ -123,13 +123,12 @@ def _plans(rows: Sequence[Row]) -> Iterator[Figure]:
         yield Figure(name, built, "", built, built, f"of {len(asked)}", at_least=len(asked))
 
 
-def _speed(row: Row, peers: Sequence[Row], runtime: str, batch: str) -> Figure:
+def _speed(where: str, row: Row, peers: Sequence[Row], runtime: str, batch: str) -> Figure:
     mine = row.runtimes[runtime][batch]
     fastest = max(peers, key=lambda peer: ratio(peer.runtimes[runtime][batch], mine).value)
     interval = ratio(mine, fastest.runtimes[runtime][batch])
     return Figure(
-        f"{_where(row)}, {SETTINGS[row.setting].name}, {runtime}, batch {batch}: speed over the "
-        "fastest peer's",
+        f"{where}, batch {batch}: speed over the fastest peer's",
         interval.value,
         "x",
         interval.low,

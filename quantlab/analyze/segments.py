@@ -17,6 +17,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from quantlab.graph.tap import part
 from quantlab.graph.view import constant
 
 NEARBY = 0.35
@@ -130,14 +131,10 @@ def _segment(
     made = {value for node in nodes for value in node.outputs}
     inputs = dict.fromkeys(value for values in read for value in values if value not in made)
     outputs = [v for node in nodes for v in node.outputs if v.name in live and v.name]
-    part = ir.convenience.extract(model.graph, list(inputs), outputs)
+    found = part(model, list(inputs), outputs)
     return Segment(
-        model=ir.Model(
-            part,
-            ir_version=model.ir_version,
-            functions=[f.clone() for f in model.functions.values()],
-        ),
-        nodes=frozenset(str(node.name) for node in part),
+        model=found,
+        nodes=frozenset(str(node.name) for node in found.graph),
         inputs=tuple(str(value.name) for value in inputs),
         outputs=tuple(str(value.name) for value in outputs),
         live=live,

@@ -35,10 +35,9 @@ def identity_branch(node: ir.Node, known: Known) -> int | None:
     if all(fused):
         return 1 if _depth(left, right) >= _depth(right, left) else 0
     residual = fused.index(False)
-    value = node.inputs[residual]
-    if value is None or (value.is_graph_input() and not _read_in_integers(value, known)):
-        return None
-    return residual
+    value = (left, right)[residual]
+    taken = not value.is_graph_input() or _read_in_integers(value, known)
+    return residual if taken else None
 
 
 def normalized_stream(node: ir.Node) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from quantlab.errors import ModelError
 from quantlab.files import translated
@@ -34,21 +33,19 @@ def tap(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
     return tapped
 
 
-def only(model: ir.Model, name: str) -> ir.Model:
-    """Return a copy that computes one tensor, and nothing that this does not need.
+def part(
+    model: ir.Model, inputs: Sequence[ir.Value | str], outputs: Sequence[ir.Value | str]
+) -> ir.Model:
+    """Return a copy of what computes ``outputs`` from ``inputs``, and nothing else.
 
-    Its inputs stay, also those that nothing reads any more.
-
-    Raises:
-        ModelError: the tensor is not in the graph.
+    Args:
+        model: stays as it is.
+        inputs: tensors that are given; those that nothing reads stay inputs.
+        outputs: tensors that follow from these.
     """
-    made = tap(model, [name])
-    outputs = made.graph.outputs
-    wanted = next(value for value in outputs if value.name == name)
-    outputs.clear()
-    outputs.append(wanted)
-    common.RemoveUnusedNodesPass()(made)
-    return made
+    found = ir.convenience.extract(model.graph, inputs, outputs)
+    functions = [function.clone() for function in model.functions.values()]
+    return ir.Model(found, ir_version=model.ir_version, functions=functions)
 
 
 def watch(model: ir.Model, tensors: Sequence[str], op: str) -> tuple[ir.Model, dict[str, str]]:

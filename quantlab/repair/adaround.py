@@ -23,7 +23,7 @@ from quantlab.graph.tap import tap
 from quantlab.qparams import fake_quantize
 from quantlab.repair.base import Bench, Proposal
 from quantlab.repair.bias import Bias
-from quantlab.repair.jobs import Job, affordable, jobs, source, stored, told
+from quantlab.repair.jobs import Job, affordable, source, stored
 from quantlab.repair.layers import first
 from quantlab.repair.patches import patches
 from quantlab.repair.rounding import Floats
@@ -54,19 +54,15 @@ class AdaRound:
         Raises:
             QuantlabError: the samples cannot be read or run.
         """
-        open_jobs = jobs(draft)
-        if not open_jobs:
-            return Proposal(None, "no weight that can be rounded otherwise is off its grid")
         rows = self.samples * self.positions
-        chosen = affordable(open_jobs, bench.seconds, lambda job: job.cost(rows))
+        chosen, note = affordable(draft, bench.seconds, lambda job: job.cost(rows))
         if not chosen:
-            return Proposal(None, told(open_jobs, chosen, bench.seconds))
+            return Proposal(None, note)
         found = dict(draft.corrections.weights)
         for group in _parts(chosen):
             for job, gram in zip(group, self._grams(group, draft, bench), strict=True):
                 found[job.layer.weight.initializer] = stored(job, gram)
         new = replace(draft, corrections=Corrections(found))
-        note = told(open_jobs, chosen, bench.seconds)
         if draft.corrections.biases:
             new = Bias().propose(new, bench).draft or new
             note += ", biases corrected anew"

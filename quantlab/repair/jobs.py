@@ -8,7 +8,7 @@ Limits: layers of which ``patches`` cannot tell what they read, and those whose 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,14 +87,17 @@ def jobs(draft: Draft) -> list[Job]:
     return found
 
 
-def affordable(found: Sequence[Job], seconds: float, cost: Callable[[Job], float]) -> list[Job]:
-    """Return the jobs that the time allows, those that round worst first.
+def affordable(draft: Draft, seconds: float, cost: Callable[[Job], float]) -> tuple[list[Job], str]:
+    """Return the jobs that the time allows, those that round worst first, and a note for the trial.
 
     Args:
-        found: all of them.
-        seconds: for them together.
+        draft: whose layers.
+        seconds: for all of them together.
         cost: multiplications that a job takes.
     """
+    found = jobs(draft)
+    if not found:
+        return [], "no weight that can be rounded otherwise is off its grid"
     left = seconds * RATE
     chosen = []
     for job in sorted(found, key=_noise, reverse=True):
@@ -102,15 +105,11 @@ def affordable(found: Sequence[Job], seconds: float, cost: Callable[[Job], float
         if left < 0:
             break
         chosen.append(job)
-    return chosen
-
-
-def told(found: Sequence[Job], chosen: Sequence[Job], seconds: float) -> str:
-    """Return how many layers the time was enough for."""
     if not chosen:
-        return f"{seconds:g} s are too few for any of {len(found)} layers"
-    left = len(found) - len(chosen)
-    return f"{len(chosen)} layers rounded" + (f", {left} left out for want of time" if left else "")
+        return [], f"{seconds:g} s are too few for any of {len(found)} layers"
+    missing = len(found) - len(chosen)
+    more = f", {missing} left out for want of time" if missing else ""
+    return chosen, f"{len(chosen)} layers rounded{more}"
 
 
 def _noise(job: Job) -> float:

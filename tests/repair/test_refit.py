@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from quantlab.graph.tap import only
+from quantlab.graph.tap import part
 from quantlab.qparams import neighbours
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.jobs import jobs
@@ -86,8 +86,9 @@ def test_no_time_and_nothing_to_round_are_said() -> None:
     assert "off its grid" in proposal.note
 
 
-def test_only_computes_one_tensor_and_no_more() -> None:
-    made = only(draft(alike(), bench(images(8, CHANNELS))).model, "wide_out")
+def test_a_part_computes_its_outputs_and_no_more() -> None:
+    whole = draft(alike(), bench(images(8, CHANNELS))).model
+    made = part(whole, ["x"], ["wide_out"])
     assert [str(node.name) for node in made.graph] == ["narrow", "wide"]
     assert [value.name for value in made.graph.outputs] == ["wide_out"]
     assert not any("last" in name for name in made.graph.initializers)
