@@ -11,6 +11,8 @@ import quantlab as ql
 from benchmarks.networks.harden import Planted, Settings, harden
 from quantlab.engines.ort_session import run, session
 from quantlab.graph import model as graph
+from quantlab.saved import load
+from quantlab.steps.repair import Outcome
 from tests.models import Net
 from tests.runs import FAST, configured, outputs, quantlab, samples, workspace
 
@@ -89,6 +91,21 @@ def test_repair_restores_it_and_leaves_fp32_alone(hard: tuple[Path, Planted]) ->
     ]
     assert np.allclose(fp32[0], fp32[1], rtol=1e-4, atol=1e-4)
     graph.validate(repaired.folder / "int8.onnx")
+
+
+def test_what_costs_speed_is_tried_for_a_target_that_is_missed(hard: tuple[Path, Planted]) -> None:
+    config, _ = hard
+    wanted = {"repair": "auto", "quantization": {"policy": "tensorrt"}}
+    for targets, count in (({}, 0), ({"cosine": 0.99}, 0), ({"cosine": 0.9999999}, 1)):
+        configured(config.parent, {**AUTO, **wanted, "targets": targets})
+        ql.calibrate(config)
+        found = load(config.parent / "run" / "repair.json", Outcome).found
+        tried = [trial for trial in found.trials if trial.repair == "center"]
+        assert len(tried) == count
+    assert tried[0].note.startswith("centred 2 tensors, with an Add behind 2 layers")
+    ql.build(config)
+    nodes = onnx.load(config.parent / "run" / "int8.onnx").graph.node
+    assert any(node.op_type == "Clip" for node in nodes) == tried[0].kept
 
 
 def test_search_meets_a_target_and_says_what_it_chose(hard: tuple[Path, Planted]) -> None:

@@ -40,7 +40,7 @@ def quantlab(request: Request, options: Options) -> Call:
 
 
 def configuration(request: Request, options: Options) -> dict[str, Any]:
-    """Return the config of a setting; targets only where something is searched."""
+    """Return the config of a setting; targets where something is repaired or searched for them."""
     calibration = {
         "dataset": {"kind": "npz", "path": request.samples},
         "batch": request.batch,
@@ -48,7 +48,7 @@ def configuration(request: Request, options: Options) -> dict[str, Any]:
     }
     config = {"model": request.model, **options, "calibration": calibration}
     config |= {"output": str(Path(request.folder) / "run"), "benchmark": None}
-    if options.get("search"):
+    if "repair" in options:
         target, limit = TARGETS[request.metric]
         config["evaluation"] = {
             "dataset": {"kind": "npz", "path": request.evaluation},

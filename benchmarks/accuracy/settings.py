@@ -17,7 +17,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "psnr": ("psnr_drop", 0.05),
     "cosine": ("cosine", 0.997),
 }
-"""Target of the search by metric: points, dB, cosine."""
+"""Target of repair and search by metric: points, dB, cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def _nncf(name: str, **options: Any) -> Setting:
 def _quantlab(name: str, method: str, policy: str = "tensorrt", **config: Any) -> Setting:
     """Return a setting of quantlab, with the backend that runs the policy's models."""
     backend = "onnxruntime" if policy == "onnxruntime" else "openvino"
-    precisions = ["fp32", "fp16", "int8"] if config.get("search") else ["int8"]
+    precisions = ["fp32", "int8"] if "repair" in config else ["int8"]  # a drop is against FP32
+    precisions += ["fp16"] if config.get("search") else []
     options = {
         "calibration": {"method": method},
         "quantization": {"policy": policy},

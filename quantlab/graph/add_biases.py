@@ -44,9 +44,10 @@ def add_biases(editor: Editor, biases: Mapping[str, Channels]) -> None:
 def _beta(node: ir.Node) -> float:
     """Return what a Gemm multiplies its bias by; 0 becomes 1, and so does that of no bias."""
     found = node.attributes.get("beta")
+    beta = 1.0 if found is None else found.as_float()
     given = len(node.inputs) > BIAS and node.inputs[BIAS] is not None
-    if given and found is not None and found.as_float():
-        return found.as_float()
+    if given and beta:
+        return beta
     node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
     if given:
         node.replace_input_with(BIAS, None)
@@ -82,6 +83,18 @@ def _add_behind(editor: Editor, node: ir.Node, values: Channels) -> None:
     if reader is not None and slot is not None:
         _add_to(editor, reader, slot, values, node)
         return
+    add_behind(editor, node, values)
+
+
+def add_behind(editor: Editor, node: ir.Node, values: Channels) -> None:
+    """Put an Add of a constant behind a node; it takes over the node's output, also the model's.
+
+    Args:
+        editor: of the model to change.
+        node: with one output.
+        values: broadcast to its output's shape.
+    """
+    made = node.outputs[0]
     stored = editor.constant(f"{node.name}_bias_corrected", values)
     uses = list(made.uses())
     added = editor.insert("Add", (made, stored), f"{made.name}_corrected")

@@ -6,6 +6,7 @@ To add one: write the file and its line here.
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.base import Repair
 from quantlab.repair.bias import Bias
+from quantlab.repair.center import Center
 from quantlab.repair.even import Even
 from quantlab.repair.refit import Refit
 from quantlab.repair.rescaling import Equalize, Outliers, Smooth
@@ -27,6 +28,11 @@ CORRECTING: dict[str, type[Repair]] = {
 }
 """Repairs of what INT8 alone stores, and what pays only together with them."""
 
-REPAIRS: dict[str, type[Repair]] = {**RESCALING, **CORRECTING}
+COSTLY: dict[str, type[Repair]] = {
+    "center": Center,
+}
+"""Repairs that cost speed."""
 
-__all__ = ["CORRECTING", "REPAIRS", "RESCALING", "Repair"]
+REPAIRS: dict[str, type[Repair]] = {**RESCALING, **CORRECTING, **COSTLY}
+
+__all__ = ["CORRECTING", "COSTLY", "REPAIRS", "RESCALING", "Repair"]

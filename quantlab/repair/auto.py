@@ -1,8 +1,9 @@
 """Repairing a draft: each repair in the order of cost, judged at the network's output.
 
-With ``auto`` a repair stays if it gains at least ``LEAST_GAIN`` on the samples held back; repairs
-that the config names stay whatever they gain, and the gain is recorded.  The time of a trial holds
-the proposal and its judging.
+With ``auto`` a repair stays if it gains at least ``LEAST_GAIN`` on the samples held back, and those
+that cost speed are tried only where INT8 still misses a target; repairs that the config names stay
+whatever they gain, and the gain is recorded.  The time of a trial holds the proposal and its
+judging.
 """
 
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from quantlab.findings import Repaired, Trial
-from quantlab.repair.base import Bench, Repair
+from quantlab.repair.base import Bench, Proposal, Repair
 from quantlab.repair.choose import Chosen, choose_method, choose_tensors
 from quantlab.simulate import Draft, Judge, decibels, gain
 
@@ -30,16 +31,20 @@ class Order:
     Attributes:
         rescaling: repairs that keep the FP32 function, in the order in which they are tried.
         correcting: repairs for INT8 alone, after them.
+        costly: repairs that cost speed, last; with each the corrections are made anew.
         choose: whether thresholds are chosen among all calibrators.
         only_gains: whether a repair stays only if it gains.
         ties: the groups of a float model's tensors that share a threshold, for choosing.
+        misses: whether a draft misses a target of the config.
     """
 
     rescaling: Sequence[Repair]
     correcting: Sequence[Repair]
+    costly: Sequence[Repair]
     choose: bool
     only_gains: bool
     ties: Callable[[ir.Model], Iterable[tuple[str, ...]]]
+    misses: Callable[[Draft], bool]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,8 +72,8 @@ class Tuning:
     def run(self) -> None:
         """Try everything.
 
-        Single tensors get other thresholds when their ranges are settled, and corrections, which
-        make up for thresholds, come last.
+        Single tensors get other thresholds when their ranges are settled; corrections, which make
+        up for thresholds, come behind that, and what costs speed last.
 
         Raises:
             QuantlabError: samples cannot be read or run.
@@ -80,6 +85,9 @@ class Tuning:
         self._choose(choose_tensors, "other methods for single tensors")
         for repair in self.order.correcting:
             self._try(repair)
+        for repair in self.order.costly:
+            if not self.order.only_gains or self.order.misses(self.draft):
+                self._try(repair, anew=self.order.correcting)
 
     def _choose(self, choice: Choice, what: str) -> None:
         if self.order.choose:
@@ -88,8 +96,8 @@ class Tuning:
             self.trials.extend(found.trials)
             self.draft, self.error = replace(self.draft, thresholds=found.thresholds), None
 
-    def _try(self, repair: Repair) -> bool:
-        """Try a repair; return whether it stays."""
+    def _try(self, repair: Repair, anew: Sequence[Repair] = ()) -> bool:
+        """Try a repair, and behind it those to be done anew; return whether it stays."""
         self.tell(f"repair: trying {repair.name}")
         started = time.perf_counter()
         proposal = repair.propose(self.draft, self.bench)
@@ -98,7 +106,7 @@ class Tuning:
         before = after = self.error
         kept = False
         if proposal.draft is not None:
-            after = self._judged(proposal.draft)
+            proposal, after = self._corrected(proposal.draft, proposal.note, anew)
             kept = not self.order.only_gains or gain(before, after) >= LEAST_GAIN
         seconds = time.perf_counter() - started
         told = decibels(before), decibels(after)
@@ -106,6 +114,18 @@ class Tuning:
         if proposal.draft is not None and kept:
             self.draft, self.error = proposal.draft, after
         return kept
+
+    def _corrected(
+        self, draft: Draft, note: str, repairs: Sequence[Repair]
+    ) -> tuple[Proposal, float]:
+        """Return a draft with the repairs that help it, and its error."""
+        own = Tuning(draft, self.bench, self.judge, self.order, self.tell)
+        for repair in repairs:
+            own._try(repair)
+        done = [trial.repair for trial in own.trials if trial.kept]
+        told = f"{note}; anew: {', '.join(done)}" if done else note
+        error = self._judged(draft) if own.error is None else own.error
+        return Proposal(own.draft, told), error
 
     def _judged(self, draft: Draft) -> float:
         return self.judge.errors([(draft.simulated(), draft.thresholds)])[0]

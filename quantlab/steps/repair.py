@@ -28,7 +28,7 @@ from quantlab.graph.corrections import NONE, Corrections
 from quantlab.graph.files import digest, files
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold, Thresholds
-from quantlab.repair import CORRECTING, REPAIRS, RESCALING
+from quantlab.repair import CORRECTING, COSTLY, REPAIRS, RESCALING
 from quantlab.repair.auto import Order, Tuning, record
 from quantlab.repair.base import Bench
 from quantlab.saved import dump, load
@@ -37,6 +37,7 @@ from quantlab.steps.collect import count
 from quantlab.steps.decided import decided
 from quantlab.steps.job import Inputs, Job, marked
 from quantlab.steps.placing import placements, ties, wanted
+from quantlab.steps.unmet import misses, unmet_from
 
 RECORD = "repair.json"
 MODEL = "repaired.onnx"
@@ -107,6 +108,7 @@ def repair_from(job: Job, model: ir.Model) -> Mapping[str, Any]:
         "tied tensors": ties(placements(job, model)),
         "layers": [list(pair) for pair in config.quantization.layers.items()],
         "pins": dict(job.engine.recipe.pins),
+        **unmet_from(job),
     }
 
 
@@ -151,9 +153,11 @@ def _work(job: Job, model: ir.Model) -> Sequence[Path]:
     order = Order(
         rescaling=[made() for name, made in RESCALING.items() if name in names],
         correcting=[made() for name, made in CORRECTING.items() if name in names],
+        costly=[made() for name, made in COSTLY.items() if name in names],
         choose=job.config.calibration.method == AUTO,
         only_gains=job.config.repair == AUTO,
         ties=lambda found: ties(placements(job, found)),
+        misses=lambda found: misses(job, model, found),
     )
     tuning = Tuning(first, _bench(job, inputs), judge, order, job.progress.note)
     tuning.run()

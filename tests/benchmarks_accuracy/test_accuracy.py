@@ -71,7 +71,7 @@ def test_every_setting_of_quantlab_is_a_config(setting: str, metric: str, tmp_pa
     path = tmp_path / "config.json"
     path.write_text(json.dumps(configuration(request, SETTINGS[setting].options)))
     config = load_config(path, PLUGS)
-    assert bool(config.targets) == config.search
+    assert bool(config.targets) == (config.repair == "auto")
 
 
 def test_what_is_in_an_int8_model_is_counted(quantized: Material) -> None:

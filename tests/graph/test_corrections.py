@@ -34,15 +34,15 @@ def flat(net: Net, x: str) -> str:
     return net.add("Reshape", [x, net.weight("shape", np.array([0, 1024]))])
 
 
-def layer(op: str, *extra: str) -> Callable[[Net, str], str]:
+def layer(op: str, *extra: str, beta: float | None = None) -> Callable[[Net, str], str]:
     """Return what adds a product called "layer", with a bias where one is named."""
 
     def add(net: Net, x: str) -> str:
         width = 1024 if op == "Gemm" else 8
         inputs = [x, net.random("w", (width, 32), fan=width)]
         inputs += [net.random(name, (32,)) for name in extra]
-        attributes = {"beta": 0.5} if extra else {}
-        return net.add(op, inputs, name="layer", attributes=attributes if op == "Gemm" else None)
+        attributes = {} if beta is None else {"beta": beta}
+        return net.add(op, inputs, name="layer", attributes=attributes)
 
     return add
 
@@ -52,7 +52,9 @@ CASES: dict[str, onnx.ModelProto] = {
     "conv with bias": net_of(lambda n, x: n.conv(x, (16, 32), bias=True, name="layer")),
     "transposed": net_of(lambda n, x: n.conv_transpose(x, (16, 32), groups=2, name="layer")),
     "gemm": net_of(flat, layer("Gemm")),
-    "gemm with half a bias": net_of(flat, layer("Gemm", "b")),
+    "gemm with bias": net_of(flat, layer("Gemm", "b")),
+    "gemm with half a bias": net_of(flat, layer("Gemm", "b", beta=0.5)),
+    "gemm that drops its bias": net_of(flat, layer("Gemm", "b", beta=0.0)),
     "product": net_of(layer("MatMul")),
     "product and relu": net_of(layer("MatMul"), Net.relu),
     "product and bias": net_of(

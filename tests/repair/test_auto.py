@@ -103,10 +103,21 @@ def tried(
     only_gains: bool = True,
     choose: bool = False,
     start: float = 1.0,
+    correcting: Sequence[Repair] = (),
+    costly: Sequence[Repair] = (),
+    missed: bool = False,
 ) -> tuple[Draft, tuple[Trial, ...], list[str]]:
     first = Scaled(start).propose(case.draft, case.bench).draft
     assert first is not None
-    order = Order(repairs, (), choose, only_gains, lambda model: place(model).ties)
+    order = Order(
+        rescaling=repairs,
+        correcting=correcting,
+        costly=costly,
+        choose=choose,
+        only_gains=only_gains,
+        ties=lambda model: place(model).ties,
+        misses=lambda _: missed,
+    )
     said: list[str] = []
     tuning = Tuning(first, case.bench, case.judge, order, said.append)
     tuning.run()
@@ -146,6 +157,39 @@ def test_a_model_that_moved_is_collected_and_chosen_anew(case: Case) -> None:
     at = [t.repair for t in trials].index("moved")
     assert "choose" in [t.repair for t in trials[:at]]
     assert "choose" in [t.repair for t in trials[at:]]
+
+
+def test_what_costs_speed_is_tried_where_a_target_is_missed(case: Case) -> None:
+    eighth = [Scaled(1 / 8)]
+    name = case.draft.placement.tensors[0]
+    wanted = case.draft.thresholds[name].threshold
+    best, trials, _ = tried(case, costly=eighth, start=8.0, missed=True)
+    assert [trial.kept for trial in trials] == [True]
+    assert best.thresholds[name].threshold == pytest.approx(wanted)
+    best, trials, _ = tried(case, costly=eighth, start=8.0)
+    assert not trials
+    assert best.thresholds[name].threshold == pytest.approx(8 * wanted)
+
+
+def test_what_costs_speed_is_done_where_it_is_named(case: Case) -> None:
+    assert tried(case, costly=[Scaled(FACTOR)], only_gains=False)[1][0].kept
+
+
+def test_corrections_are_made_anew_behind_what_costs_speed(case: Case) -> None:
+    best, trials, _ = tried(
+        case, correcting=[Scaled(1 / 4), Idle()], costly=[Scaled(2.0)], start=4.0, missed=True
+    )
+    # 4 / 4 = 1; then 1 x 2, which a quarter does not help: not kept.
+    assert [(t.repair, t.kept) for t in trials] == [
+        ("scaled", True),
+        ("idle", False),
+        ("scaled", False),
+    ]
+    _, trials, _ = tried(
+        case, correcting=[Scaled(1 / 4)], costly=[Scaled(4.0)], only_gains=False, missed=True
+    )
+    assert trials[-1].note == "times 4.0; anew: scaled"
+    assert best.thresholds
 
 
 def test_the_record_tells_first_and_last(case: Case) -> None:

@@ -1,0 +1,77 @@
+"""Whether INT8 misses a target of the config on the samples held back.
+
+``repair: auto`` asks before it tries what costs speed.
+
+Limits: a target on labels is left out where the calibration samples have none, and one on speed
+        always.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx_ir as ir
+
+from quantlab.config import AUTO
+from quantlab.datasets.fingerprint import fingerprint
+from quantlab.graph import model as graph
+from quantlab.graph.insert_qdq import insert_qdq
+from quantlab.search.judging import Judging
+from quantlab.search.target import Target, sought
+from quantlab.simulate import Draft
+from quantlab.steps.job import Job
+from quantlab.targets import SPEEDUP
+
+
+def misses(job: Job, prepared: ir.Model, draft: Draft) -> bool:
+    """Return whether a draft misses a target.
+
+    Raises:
+        QuantlabError: the samples cannot be read, run or judged.
+    """
+    int8 = insert_qdq(
+        draft.model,
+        draft.placement,
+        draft.thresholds,
+        policy=draft.policy,
+        corrections=draft.corrections,
+    )
+    return any(not target.meets(_value(job, prepared, int8, target)) for target in _judged(job))
+
+
+def unmet_from(job: Job) -> Mapping[str, Any]:
+    """Return what the answer depends on beside draft and samples."""
+    if job.config.repair != AUTO or not _accuracies(job):
+        return {}
+    inputs = graph.inputs(job.prepared())
+    return {
+        "targets": _accuracies(job),
+        "metrics": [str(metric) for metric in job.metrics()],
+        "labels": fingerprint(job.held_back(inputs), labelled=True).hexdigest(),
+    }
+
+
+def _accuracies(job: Job) -> dict[str, float]:
+    return {name: limit for name, limit in job.config.targets.items() if name != SPEEDUP}
+
+
+def _judged(job: Job) -> list[Target]:
+    metrics = job.metrics()
+    found = [sought({name: limit}, metrics) for name, limit in _accuracies(job).items()]
+    first = next(job.held_back(graph.inputs(job.prepared())), None)
+    labelled = first is not None and first.labels is not None
+    return [target for target in found if labelled or target.metric.compares != "labels"]
+
+
+def _value(job: Job, prepared: ir.Model, int8: ir.Model, target: Target) -> float:
+    inputs = graph.inputs(prepared)
+    with TemporaryDirectory(prefix="quantlab.targets.") as folder:
+        judging = Judging.make(
+            prepared,
+            lambda: job.held_back(inputs),
+            target,
+            output=job.output,
+            folder=Path(folder),
+        )
+        return judging.score(int8)[0]
