@@ -54,7 +54,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--evaluation", type=int, default=2000, help="samples, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timed", default="ordinary", help="forms that are timed")
-    parser.add_argument("--rounds", type=int, default=10, help="of timing")
+    parser.add_argument("--openings", type=int, default=8, help="of each timed model")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of a process")
     options = parser.parse_args(given)
     for option, known in (choices | {"again": SETTINGS, "timed": FORMS}).items():
@@ -125,7 +125,7 @@ def timed(
     options: argparse.Namespace, materials: Sequence[material.Material], console: Console
 ) -> None:
     """Time the models of the forms that are timed."""
-    schedule = timing.Schedule(rounds=options.rounds)
+    schedule = timing.Schedule(openings=options.openings)
     for one in materials:
         if one.form in options.timed:
             found = timing.timed(one, made(one, options.tools), schedule)

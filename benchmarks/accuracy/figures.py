@@ -133,7 +133,7 @@ def _speed(where: str, row: Row, peers: Sequence[Row], runtime: str, batch: str)
         "x",
         interval.low,
         interval.high,
-        f"{SETTINGS[fastest.setting].name}; throughputs, interval over rounds",
+        f"{SETTINGS[fastest.setting].name}; throughputs, interval over openings",
         at_least=SAME_SPEED,
     )
 

@@ -1,9 +1,11 @@
 """The third phase: FP32 and all INT8 models of a network side by side, in both runtimes.
 
-In each round every model runs for its share of the time, in an order that rotates; its first
-inference of a turn is not timed, because the caches still hold another's data.  Ratios are of
-throughputs, with 95 % bootstrap intervals over rounds.  Models with the same graph, types and zero
-points (``structure.py``) run the same kernels, so that one of them is timed for all.
+Where its buffers come to lie makes a model up to a tenth faster or slower until it is compiled
+again, so all of them are opened several times over.  In each round of an opening every model runs
+for its share of the time, in an order that rotates; its first inference of a turn is not timed,
+because the caches still hold another's data.  Ratios are of throughputs, with 95 % bootstrap
+intervals over openings.  Models with the same graph, types and zero points (``structure.py``) run
+the same kernels, so that one of them is timed for all.
 """
 
 import time
@@ -41,21 +43,23 @@ class Schedule:
 
     Attributes:
         batches: batch sizes.
-        rounds: turns of each model.
+        openings: how often each model is compiled.
+        rounds: turns of each model in an opening.
         seconds: of a turn, at least one inference.
     """
 
     batches: tuple[int, ...] = (1, 32)
-    rounds: int = 10
+    openings: int = 8
+    rounds: int = 3
     seconds: float = 0.05
 
 
 @dataclass(slots=True)
 class Turns:
-    """What the turns of a model gave: mutable on purpose, turns are added.
+    """What the openings of a model gave: mutable on purpose, turns are added.
 
     Attributes:
-        runs: timed inferences of each turn.
+        runs: timed inferences of each opening.
         seconds: that they took.
         latencies: of all, in ms.
     """
@@ -63,6 +67,11 @@ class Turns:
     runs: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Begin an opening."""
+        self.runs.append(0)
+        self.seconds.append(0.0)
 
     def take(self, runner: Runner, inputs: Mapping[str, Array], seconds: float) -> None:
         """Run for one turn."""
@@ -72,8 +81,8 @@ class Turns:
             started = time.perf_counter()
             runner.run(inputs)
             taken.append(time.perf_counter() - started)
-        self.runs.append(len(taken))
-        self.seconds.append(sum(taken))
+        self.runs[-1] += len(taken)
+        self.seconds[-1] += sum(taken)
         self.latencies += [1000 * one for one in taken]
 
 
@@ -82,7 +91,7 @@ def timed(material: Material, settings: Sequence[str], schedule: Schedule) -> Fo
 
     Returns:
         By runtime, by structure or "fp32": ``kernels`` and, by batch size, ``p50_ms``, and ``runs``
-        and ``seconds`` of each round; a model that the runtime refuses has an ``error`` instead.
+        and ``seconds`` of each opening; a model that the runtime refuses has an ``error`` instead.
     """
     chosen = _chosen(material, settings)
     key = {
@@ -113,27 +122,41 @@ def _timed(material: Material, models: Mapping[str, Path], schedule: Schedule) -
 def _in_runtime(
     engine: Engine, models: Mapping[str, Path], samples: Array, schedule: Schedule
 ) -> Found:
+    found = _known(engine, models, samples)
+    timed = {name: path for name, path in models.items() if "error" not in found[name]}
+    turns = {(name, batch): Turns() for name in timed for batch in schedule.batches}
+    for number in range(schedule.openings):
+        with TemporaryDirectory() as folder, ExitStack() as stack:
+            runners = {
+                name: stack.enter_context(_opened(engine, timed[name], name, Path(folder) / name))
+                for name in _rotated(list(timed), number)
+            }
+            for batch in schedule.batches:
+                _rounds(runners, samples[:batch], schedule, {n: turns[n, batch] for n in runners})
+    for (name, batch), taken in turns.items():
+        found[name][str(batch)] = {
+            "p50_ms": float(np.median(taken.latencies)),
+            "runs": taken.runs,
+            "seconds": taken.seconds,
+        }
+    return found
+
+
+def _known(engine: Engine, models: Mapping[str, Path], samples: Array) -> Found:
+    """Return the kernels of each model, or why the runtime refuses it."""
     found: dict[str, Any] = {}
-    runners: dict[str, Signed] = {}
-    with TemporaryDirectory() as name, ExitStack() as stack:
-        for model, path in models.items():
-            try:
-                runner = stack.enter_context(_opened(engine, path, model, Path(name) / model))
+    for name, path in models.items():
+        try:
+            with (
+                TemporaryDirectory() as folder,
+                _opened(engine, path, name, Path(folder)) as runner,
+            ):
                 runner.run(_fed(runner, samples[:1]))
-                found[model] = {"kernels": _kernels(runner)}
-                if engine.name == "openvino" and model != FP32:
-                    found[model]["blocked"] = blocked(_float(path, models[FP32]), path)
-            except QuantlabError as error:
-                found[model] = {"error": str(error)}
-            else:
-                runners[model] = runner
-        for batch in schedule.batches:
-            for model, turns in _rounds(runners, samples[:batch], schedule).items():
-                found[model][str(batch)] = {
-                    "p50_ms": float(np.median(turns.latencies)),
-                    "runs": turns.runs,
-                    "seconds": turns.seconds,
-                }
+                found[name] = {"kernels": _kernels(runner)}
+            if engine.name == "openvino" and name != FP32:
+                found[name]["blocked"] = blocked(_float(path, models[FP32]), path)
+        except QuantlabError as error:
+            found[name] = {"error": str(error)}
     return found
 
 
@@ -163,16 +186,25 @@ def _kernels(runner: Runner) -> dict[str, int]:
     return {"weighted": len(weighted), "integer": sum(layer.integer for layer in weighted)}
 
 
-def _rounds(runners: Mapping[str, Signed], samples: Array, schedule: Schedule) -> dict[str, Turns]:
-    names = list(runners)
-    turns = {name: Turns() for name in names}
-    for runner in runners.values():  # compiled and warm before the first round
-        Turns().take(runner, _fed(runner, samples), schedule.seconds)
+def _rounds(
+    runners: Mapping[str, Signed],
+    samples: Array,
+    schedule: Schedule,
+    turns: Mapping[str, Turns],
+) -> None:
+    for name, runner in runners.items():  # compiled and warm before the first round
+        warm = Turns()
+        warm.open()
+        warm.take(runner, _fed(runner, samples), schedule.seconds)
+        turns[name].open()
     for number in range(schedule.rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in _rotated(list(runners), number):
             turns[name].take(runners[name], _fed(runners[name], samples), schedule.seconds)
-    return turns
+
+
+def _rotated(names: list[str], number: int) -> list[str]:
+    first = number % len(names) if names else 0
+    return names[first:] + names[:first]
 
 
 def ratio(over: Found, under: Found) -> Interval:

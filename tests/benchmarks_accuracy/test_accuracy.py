@@ -31,7 +31,7 @@ from tests.processes import apart
 
 OURS = [name for name, setting in SETTINGS.items() if setting.tool == QUANTLAB]
 COUNT = 24
-QUICK = timing.Schedule(batches=(1, 2), rounds=2, seconds=0.001)
+QUICK = timing.Schedule(batches=(1, 2), openings=2, rounds=2, seconds=0.001)
 
 
 def network() -> onnx.ModelProto:
@@ -114,7 +114,7 @@ def test_a_model_is_judged_against_fp32_and_timed(quantized: Material) -> None:
         assert set(times[runtime]) == {"fp32", shape}
         assert times[runtime][shape]["kernels"]["weighted"] == 3
         for batch in ("1", "2"):
-            assert len(times[runtime][shape][batch]["runs"]) == QUICK.rounds
+            assert len(times[runtime][shape][batch]["runs"]) == QUICK.openings
     assert times["openvino"][shape]["kernels"]["integer"] == 2
     assert times["openvino"][shape]["blocked"] == 0
     assert times["openvino"]["fp32"]["kernels"]["integer"] == 0
