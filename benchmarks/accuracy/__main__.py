@@ -99,6 +99,8 @@ def quantize(
     limits = Limits(memory, options.seconds)
     for one in materials:
         for setting in options.tools:
+            if one.form not in SETTINGS[setting].forms:
+                continue
             if setting in options.again:
                 shutil.rmtree(one.cell(setting), ignore_errors=True)  # a run would go on
             outcome = quantizing.quantized(one, setting, limits)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.accuracy.networks import FORMS, Form
+
 Options = Mapping[str, Any]
 
 QUANTLAB = "quantlab"
@@ -29,12 +31,14 @@ class Setting:
         tool: name in CALLS.
         environment: its virtual environment.
         options: of the call.
+        forms: that it quantizes: the types of a runtime are compared in the ordinary form alone.
     """
 
     name: str
     tool: str
     environment: str
     options: Options
+    forms: tuple[Form, ...] = FORMS
 
 
 def _ort(name: str, method: str, activations: str) -> Setting:
@@ -61,7 +65,8 @@ def _quantlab(name: str, method: str, policy: str = "tensorrt", **config: Any) -
         "engines": {"backend": backend, "precisions": precisions},
         **config,
     }
-    return Setting(f"quantlab {name}", QUANTLAB, QUANTLAB, options)
+    forms = FORMS if policy == "tensorrt" else FORMS[:1]
+    return Setting(f"quantlab {name}", QUANTLAB, QUANTLAB, options, forms)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -76,8 +81,6 @@ SETTINGS: dict[str, Setting] = {
         "auto, repair, for OpenVINO", "auto", "openvino", repair="auto"
     ),
     "quantlab-auto-onnxruntime": _quantlab("auto, for ONNX Runtime", "auto", "onnxruntime"),
-    "quantlab-mse-openvino": _quantlab("mse, for OpenVINO", "mse", "openvino"),
-    "quantlab-mse-onnxruntime": _quantlab("mse, for ONNX Runtime", "mse", "onnxruntime"),
     "ort-minmax-s8": _ort("MinMax, S8 symmetric", "MinMax", "QInt8"),
     "ort-entropy-s8": _ort("Entropy, S8 symmetric", "Entropy", "QInt8"),
     "ort-percentile-s8": _ort("Percentile, S8 symmetric", "Percentile", "QInt8"),
