@@ -50,7 +50,7 @@ class Schedule:
 
     batches: tuple[int, ...] = (1, 32)
     openings: int = 8
-    rounds: int = 3
+    rounds: int = 2
     seconds: float = 0.05
 
 
