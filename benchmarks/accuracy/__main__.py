@@ -18,7 +18,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.accuracy import building, judging, material, quantizing, results, tables, timing
+from benchmarks.accuracy import (
+    building,
+    confirming,
+    judging,
+    material,
+    quantizing,
+    results,
+    tables,
+    timing,
+)
 from benchmarks.accuracy import figures as held
 from benchmarks.accuracy.networks import FORMS, NETWORKS
 from benchmarks.accuracy.request import INT8
@@ -27,7 +36,7 @@ from benchmarks.peers import environments, measure
 from benchmarks.peers.process import Limits
 from benchmarks.peers.tables import GIB, terminal
 
-PHASES = ("quantize", "judge", "time", "build")
+PHASES = ("quantize", "judge", "confirm", "time", "build")
 MEMORY = 18.0
 """GiB at which a process is killed, where the machine has them."""
 
@@ -69,7 +78,7 @@ def main(given: Sequence[str]) -> int:
     """Run the phases, print, write; return the exit code."""
     options = arguments(given)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    source = material.Source(
+    source = options.source = material.Source(
         options.nets, options.data, options.samples, options.evaluation, options.seed
     )
     for text in (missing := source.missing(options.networks)):
@@ -123,6 +132,18 @@ def judge(
             console.print(f"{one.folder.name} {setting}: {told}", soft_wrap=True)
 
 
+def confirm(
+    options: argparse.Namespace, materials: Sequence[material.Material], console: Console
+) -> None:
+    """Compare classifiers with the best peer on the rest of the test split."""
+    source = options.source
+    for own, peer in confirming.pairs(results.gathered(materials, options.tools, source)):
+        one = next(m for m in materials if (m.name, m.form) == own.key)
+        if own.metric == "top1":
+            found = confirming.confirmed(one, own.setting, peer.setting, source)
+            console.print(f"{one.folder.name} {own.setting}: {found}", soft_wrap=True)
+
+
 def timed(
     options: argparse.Namespace, materials: Sequence[material.Material], console: Console
 ) -> None:
@@ -145,7 +166,7 @@ def build(
             console.print(f"{one.folder.name} {setting}: TensorRT-RTX {found}", soft_wrap=True)
 
 
-PHASE = {"quantize": quantize, "judge": judge, "time": timed, "build": build}
+PHASE = {"quantize": quantize, "judge": judge, "confirm": confirm, "time": timed, "build": build}
 
 
 def made(one: material.Material, settings: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from benchmarks.accuracy.confirming import pairs
 from benchmarks.accuracy.results import Results, Row
 from benchmarks.accuracy.settings import SETTINGS, TARGETS
 from benchmarks.accuracy.timing import ratio
@@ -68,10 +69,9 @@ def _ordinary(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
             seconds = row.quantized["process_seconds"]
             name = f"{row.network}: {SETTINGS[AUTO].name}, seconds of the process"
             yield Figure(name, seconds, "s", seconds, seconds, "one process", at_most=SECONDS)
-    for own, symmetric in ((AUTO, True), (UNSIGNED, False)):
-        peers = [r for r in judged.values() if r.peer and r.symmetric == symmetric]
-        if own in judged and peers:
-            yield _behind(results, judged[own], peers, "symmetric" if symmetric else "other")
+    for row, best in pairs(results):
+        if row is judged.get(row.setting):
+            yield _behind(results, row, best)
     if REPAIR in judged and judged[REPAIR].metric == "cosine":
         yield _cosine(judged[REPAIR])
 
@@ -168,9 +168,15 @@ def _cosine(row: Row) -> Figure:
     return Figure(name, 1 - value, "", 1 - high, 1 - low, PAIRED, at_least=COSINE)
 
 
-def _behind(results: Results, row: Row, peers: Sequence[Row], kind: str) -> Figure:
-    best = min(peers, key=_drop)
-    value, low, high = results.beyond[f"{row.network}-{row.form}"][row.setting][best.setting]
+def _behind(results: Results, row: Row, best: Row) -> Figure:
+    name = f"{row.network}-{row.form}"
+    value, low, high = results.beyond[name][row.setting][best.setting]
+    note = f"{SETTINGS[best.setting].name}; {PAIRED}"
+    fresh = results.confirmed.get(name, {}).get(row.setting, {})
+    if fresh.get("peer") == best.setting:
+        value, low, high = fresh["beyond"]
+        note += f", {fresh['samples']} that it was not chosen by"
+    kind = "symmetric" if best.symmetric else "other"
     return Figure(
         f"{_where(row)}: {SETTINGS[row.setting].name}, {row.metric} lost beyond the best {kind} "
         "peer",
@@ -178,7 +184,7 @@ def _behind(results: Results, row: Row, peers: Sequence[Row], kind: str) -> Figu
         UNITS[row.metric],
         low,
         high,
-        f"{SETTINGS[best.setting].name}; {PAIRED}",
+        note,
         at_most=WORSE if row.metric == "top1" else None,
     )
 

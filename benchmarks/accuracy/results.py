@@ -18,8 +18,12 @@ from quantlab.files import write
 
 PATH = ROOT / "benchmarks" / "results" / "accuracy.json"
 
-COMPARED = ("quantlab-auto", "quantlab-auto-openvino")
-"""Settings that are compared with every peer sample by sample: symmetric INT8, and UINT8."""
+PARTS = ("facts", "materials", "rows", "floats", "beyond", "confirmed")
+"""Fields of ``Results``, and parts of the file."""
+
+COMPARED = {"quantlab-auto": True, "quantlab-auto-openvino": False}
+"""Settings that are compared with every peer sample by sample, and whether the best peer is looked
+for among those of symmetric INT8 or among the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Results:
         floats: FP32's times, by "network-form".
         beyond: what quantlab's settings of ``COMPARED`` lose beyond a peer, paired on the samples:
             by "network-form", setting and peer.
+        confirmed: what ``confirming`` found, by "network-form" and setting.
     """
 
     facts: Found
@@ -94,6 +99,7 @@ class Results:
     rows: tuple[Row, ...]
     floats: Found
     beyond: Found
+    confirmed: Found
 
     def save(self, path: Path, figures: Sequence[Figure]) -> None:
         """Write everything as JSON."""
@@ -106,9 +112,7 @@ def load(path: Path) -> Results:
     """Read what ``save`` wrote; the figures are computed again."""
     content = json.loads(path.read_text())
     rows = tuple(Row(**row) for row in content["rows"])
-    return Results(
-        content["facts"], content["materials"], rows, content["floats"], content["beyond"]
-    )
+    return Results(**{name: content[name] for name in PARTS} | {"rows": rows})
 
 
 def gathered(materials: Sequence[Material], settings: Sequence[str], source: Source) -> Results:
@@ -129,7 +133,13 @@ def gathered(materials: Sequence[Material], settings: Sequence[str], source: Sou
             for name, times in timed.items()
         },
         beyond={m.folder.name: _beyond(m, rows) for m in materials},
+        confirmed={m.folder.name: _confirmed(m, settings) for m in materials},
     )
+
+
+def _confirmed(material: Material, settings: Sequence[str]) -> Found:
+    files = {setting: material.folder / f"confirmed-{setting}.json" for setting in settings}
+    return {setting: read(path) for setting, path in files.items() if path.exists()}
 
 
 def _beyond(material: Material, rows: Sequence[Row]) -> Found:

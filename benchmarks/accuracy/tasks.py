@@ -45,6 +45,10 @@ class Samples:
         order = np.random.default_rng(seed).permutation(len(self.inputs))[:count]
         return Samples(self.inputs[order], self.labels[order])
 
+    def after(self, count: int) -> "Samples":
+        """Return all but the first ``count``."""
+        return Samples(self.inputs[count:], self.labels[count:])
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

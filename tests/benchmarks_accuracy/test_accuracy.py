@@ -1,6 +1,8 @@
 """The accuracy benchmark: models are read rightly, figures hold, a stopped run goes on."""
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from PIL import Image
 
 from benchmarks.accuracy import __main__ as command
-from benchmarks.accuracy import figures, judging, page, tables, timing
+from benchmarks.accuracy import confirming, figures, judging, page, tables, timing
 from benchmarks.accuracy.calls import CALLS, configuration
 from benchmarks.accuracy.integers import counted
 from benchmarks.accuracy.material import Material, Source
@@ -213,7 +216,7 @@ def stored(*rows: Row, beyond: float = 0.0) -> Results:
     others = {r.setting: [beyond, beyond, beyond] for r in rows if r.peer}
     compared = {r.setting: others for r in rows if not r.peer}
     name = f"{rows[0].network}-{rows[0].form}"
-    return Results({}, {}, rows, {}, {name: compared})
+    return Results({}, {}, rows, {}, {name: compared}, {})
 
 
 @pytest.mark.parametrize(("drop", "beyond", "missed"), [(0.2, 0.0, 0), (0.4, 0.0, 1), (0, 0.2, 1)])
@@ -224,6 +227,42 @@ def test_an_ordinary_network_is_held_to_both_limits(
     checked = list(figures.figures(found))
     assert [f.at_most for f in checked] == [figures.PLAIN_DROP, figures.WORSE]
     assert len(figures.missed(checked)) == missed
+
+
+def test_the_best_peer_counts_on_samples_that_it_was_not_chosen_by() -> None:
+    rows = [row("quantlab-auto", 0.2), row("ort-minmax-s8", 0.1), row("modelopt-max", 0.4)]
+    found = stored(*rows, beyond=0.1)
+    assert [(r.setting, peer.setting) for r, peer in confirming.pairs(found)] == [
+        ("quantlab-auto", "ort-minmax-s8")
+    ]
+    for peer, value in (("ort-minmax-s8", 0.05), ("modelopt-max", 0.1)):
+        fresh = {"peer": peer, "samples": 8000, "beyond": [0.05, 0.0, 0.2]}
+        confirmed = replace(found, confirmed={"resnet20-ordinary": {"quantlab-auto": fresh}})
+        behind = list(figures.figures(confirmed))[1]
+        assert behind.value == value, "another peer's is of an older run"
+
+
+def test_both_are_judged_on_the_rest_of_the_test_split(quantized: Material, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (COUNT + 6, 8, 8, 3), np.uint8)
+    pieces = []
+    for picture in pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "jpeg")
+        pieces.append(buffer.getvalue())
+    np.savez(
+        tmp_path / "data.npz",
+        test_jpeg=np.frombuffer(b"".join(pieces), np.uint8),
+        test_ends=np.cumsum([len(piece) for piece in pieces]),
+        test_labels=np.arange(len(pieces)) % 10,
+    )
+    quantized.cell("float").mkdir()
+    shutil.copy(quantized.model, quantized.cell("float") / INT8)
+    source = Source(tmp_path, tmp_path / "data.npz", COUNT, COUNT, 0)
+    same = confirming.confirmed(quantized, "float", "float", source)
+    assert same == {"peer": "float", "samples": 6, "beyond": [0.0, 0.0, 0.0]}
+    found = confirming.confirmed(quantized, "quantlab-mse", "float", source)
+    value, low, high = found["beyond"]
+    assert low <= value <= high
 
 
 @pytest.mark.parametrize(("network", "drop", "met"), [("resnet20", 1.2, False), ("vit", 0.9, True)])
