@@ -68,7 +68,7 @@ def cuts(draw: st.DrawFn, work: Work) -> Work:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_cut_in_any_order_with_any_stops_gives_the_same_bytes(
     case: Case, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
