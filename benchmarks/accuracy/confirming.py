@@ -10,7 +10,7 @@ from benchmarks.accuracy.judging import numbers, outputs, paired
 from benchmarks.accuracy.material import Material, Source
 from benchmarks.accuracy.networks import ALL
 from benchmarks.accuracy.request import INT8
-from benchmarks.accuracy.results import COMPARED, Results, Row
+from benchmarks.accuracy.results import COMPARED, Results, Row, confirmation
 from benchmarks.accuracy.stored import Found, digest, once
 
 
@@ -45,4 +45,4 @@ def confirmed(material: Material, own: str, peer: str, source: Source) -> Found:
         beyond = numbers(paired(rows[peer], rows[own]))
         return {"peer": peer, "samples": len(rest.inputs), "beyond": beyond}
 
-    return once(material.folder / f"confirmed-{own}.json", key, work)
+    return once(confirmation(material, own), key, work)

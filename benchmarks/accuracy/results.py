@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,6 @@ from quantlab.engines.host import host, versions
 from quantlab.files import write
 
 PATH = ROOT / "benchmarks" / "results" / "accuracy.json"
-
-PARTS = ("facts", "materials", "rows", "floats", "beyond", "confirmed")
-"""Fields of ``Results``, and parts of the file."""
 
 COMPARED = {"quantlab-auto": True, "quantlab-auto-openvino": False}
 """Settings that are compared with every peer sample by sample, and whether the best peer is looked
@@ -112,7 +109,9 @@ def load(path: Path) -> Results:
     """Read what ``save`` wrote; the figures are computed again."""
     content = json.loads(path.read_text())
     rows = tuple(Row(**row) for row in content["rows"])
-    return Results(**{name: content[name] for name in PARTS} | {"rows": rows})
+    return Results(
+        **{field.name: content[field.name] for field in fields(Results)} | {"rows": rows}
+    )
 
 
 def gathered(materials: Sequence[Material], settings: Sequence[str], source: Source) -> Results:
@@ -138,8 +137,13 @@ def gathered(materials: Sequence[Material], settings: Sequence[str], source: Sou
 
 
 def _confirmed(material: Material, settings: Sequence[str]) -> Found:
-    files = {setting: material.folder / f"confirmed-{setting}.json" for setting in settings}
-    return {setting: read(path) for setting, path in files.items() if path.exists()}
+    found = {setting: read(confirmation(material, setting)) for setting in settings}
+    return {setting: one for setting, one in found.items() if one}
+
+
+def confirmation(material: Material, setting: str) -> Path:
+    """Return the file that holds what ``confirming`` found of a setting."""
+    return material.folder / f"confirmed-{setting}.json"
 
 
 def _beyond(material: Material, rows: Sequence[Row]) -> Found:

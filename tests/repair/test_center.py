@@ -32,7 +32,7 @@ def test_the_error_of_activations_falls_by_half_of_its_size() -> None:
     samples, others = images(64, CHANNELS), images(32, CHANNELS, seed=1)
     made = bench(samples)
     plain = draft(chain(), made)
-    # Its own input is on a whole grid already: leave it in FP32.
+    # What the model is given is on a whole grid already and stays.
     inner = [a for a in plain.placement.activations if a.tensor != "x"]
     assert len(inner) == 3
     proposal = Center().propose(plain, made)
