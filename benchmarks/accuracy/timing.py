@@ -33,6 +33,10 @@ from quantlab.intervals import bootstrap
 from quantlab.measured import Interval
 from quantlab.records import Precision
 
+CHOOSING, COMPARING = slice(0, None, 2), slice(1, None, 2)
+"""Openings that the fastest peer is chosen by, and those on which it is compared: of several models
+the fastest is also the luckiest."""
+
 RUNTIMES: dict[str, Engine] = {"openvino": OpenVino(), "onnxruntime": OnnxRuntime()}
 FP32 = "fp32"
 
@@ -51,7 +55,7 @@ class Schedule:
     batches: tuple[int, ...] = (1, 32)
     openings: int = 8
     rounds: int = 2
-    seconds: float = 0.05
+    seconds: float = 0.1
 
 
 @dataclass(slots=True)
@@ -205,6 +209,13 @@ def _rounds(
 def _rotated(names: list[str], number: int) -> list[str]:
     first = number % len(names) if names else 0
     return names[first:] + names[:first]
+
+
+def part(found: Found, openings: slice) -> Found:
+    """Return what some of the openings gave; all of it where there is only one."""
+    if len(found["runs"]) < 2:
+        return found
+    return {**found, "runs": found["runs"][openings], "seconds": found["seconds"][openings]}
 
 
 def ratio(over: Found, under: Found) -> Interval:

@@ -280,8 +280,9 @@ def test_a_search_is_held_to_its_target_and_to_its_work() -> None:
     assert [f.met for f in checked] == [False, True]
 
 
-def timed(setting: str, seconds: float, integer: int) -> Row:
-    times = {"runs": [1, 1], "seconds": [seconds, seconds]}
+def timed(setting: str, seconds: float | list[float], integer: int) -> Row:
+    taken = seconds if isinstance(seconds, list) else [seconds, seconds]
+    times = {"runs": [1] * len(taken), "seconds": taken}
     kernels = {"weighted": 2, "integer": integer}
     found = {"kernels": kernels, "blocked": 0, "1": times, "32": times}
     return replace(row(setting, 0.0), runtimes={"openvino": found})
@@ -294,6 +295,13 @@ def test_speed_and_kernels_are_held_to_the_best_peer() -> None:
     assert checked[", batch 1: speed over the fastest peer's"].met is False
     assert checked[": integer kernels"].met
     assert checked[": Q/DQ pairs that block a fusion"].met
+
+
+def test_the_fastest_peer_is_compared_on_openings_that_it_was_not_chosen_by() -> None:
+    lucky, steady = timed("nncf", [0.5, 2.0] * 2, 2), timed("modelopt-max", [1.0] * 4, 2)
+    rows = timed("quantlab-auto", [1.0] * 4, 2), lucky, steady
+    speeds = [f for f in figures.figures(stored(*rows)) if "speed" in f.name]
+    assert [(f.value, f.how.partition(";")[0]) for f in speeds] == [(2.0, "NNCF default")] * 2
 
 
 def test_symmetric_models_are_timed_against_symmetric_ones_and_unsigned_ones_against_all() -> None:
