@@ -29,8 +29,8 @@ from benchmarks.accuracy import (
     timing,
 )
 from benchmarks.accuracy import figures as held
-from benchmarks.accuracy.networks import FORMS, NETWORKS
-from benchmarks.accuracy.request import INT8
+from benchmarks.accuracy.networks import NETWORKS
+from benchmarks.accuracy.request import FORMS, INT8
 from benchmarks.accuracy.settings import SETTINGS, for_tensorrt
 from benchmarks.peers import environments, measure
 from benchmarks.peers.process import Limits

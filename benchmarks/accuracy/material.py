@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmarks.accuracy.networks import NETWORKS, Form, Network
-from benchmarks.accuracy.request import Request
+from benchmarks.accuracy.networks import NETWORKS, Network
+from benchmarks.accuracy.request import Form, Request
 from benchmarks.accuracy.stored import Found, digest, once
 from benchmarks.accuracy.tasks import TASKS, Samples, Task
 from benchmarks.networks.harden import TOLERANCE, Settings, difference, harden

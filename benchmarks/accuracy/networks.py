@@ -1,13 +1,9 @@
-"""The networks, and the two forms of each."""
+"""The networks."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from benchmarks.accuracy.tasks import FASHION
-
-Form = Literal["ordinary", "hard"]
-FORMS: tuple[Form, ...] = ("ordinary", "hard")
 
 ALL = 1 << 30
 

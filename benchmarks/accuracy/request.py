@@ -4,11 +4,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
+
+Form = Literal["ordinary", "hard"]
+FORMS: tuple[Form, ...] = ("ordinary", "hard")
+"""Of every network: as it was trained, and made hard on purpose."""
 
 INT8 = "int8.onnx"
 FLOAT = "float.onnx"

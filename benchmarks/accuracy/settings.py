@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.accuracy.networks import FORMS, Form
+from benchmarks.accuracy.request import FORMS, Form
 
 Options = Mapping[str, Any]
 

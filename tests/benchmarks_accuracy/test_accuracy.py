@@ -3,8 +3,10 @@
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ from tests.processes import apart
 
 OURS = [name for name, setting in SETTINGS.items() if setting.tool == QUANTLAB]
 COUNT = 24
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = timing.Schedule(batches=(1, 2), openings=2, rounds=2, seconds=0.001)
 
 
@@ -142,6 +145,16 @@ def test_a_ratio_of_speeds_is_paired_by_round(
     fast = {"runs": [runs] * len(seconds), "seconds": seconds}
     interval = timing.ratio(fast, slow)
     assert [interval.low, interval.value, interval.high] == pytest.approx([times] * 3)
+
+
+def test_a_peer_needs_nothing_of_ours() -> None:
+    absent = "quantlab", "PIL", "pydantic", "onnxruntime", "torch", "pandas", "scipy", "onnx_ir"
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))  # None: an import of it fails
+import benchmarks.accuracy.child
+"""
+    run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
