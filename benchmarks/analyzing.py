@@ -16,7 +16,6 @@ from quantlab.analyze import analyze
 from quantlab.datasets.base import Batch
 from quantlab.engines.ort_session import run, session
 from quantlab.graph import model as graph
-from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.placement import place
 from quantlab.graph.prepare import prepare
 from quantlab.graph.tap import tap
@@ -87,7 +86,7 @@ def _draft(rng: np.random.Generator) -> tuple[Draft, np.ndarray]:
 
 def _engines(draft: Draft) -> tuple[ir.Model, ir.Model]:
     """Return what is evaluated."""
-    return draft.model, insert_qdq(draft.model, draft.placement, draft.thresholds)
+    return draft.model, draft.int8()
 
 
 def _seconds(model: ir.Model, folder: Path, images: np.ndarray) -> float:

@@ -83,21 +83,6 @@ class Simulation:
         return run(self.compiled, self.outputs, {**inputs, **scales})
 
 
-def simulation(
-    model: ir.Model,
-    placement: Placement,
-    thresholds: Thresholds,
-    *,
-    policy: str,
-    corrections: Corrections = NONE,
-) -> Simulation:
-    """Compile the INT8 model of ``model``; arguments as for ``insert_qdq``."""
-    int8 = insert_qdq(model, placement, thresholds, policy=policy, corrections=corrections)
-    opened, scales = open_scales(int8)
-    outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Simulation(session(opened), placement, policy, scales, outputs)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
     """An INT8 model in the making.
@@ -118,15 +103,21 @@ class Draft:
     thresholds: Thresholds
     corrections: Corrections = NONE
 
-    def simulated(self) -> Simulation:
-        """Compile the draft."""
-        return simulation(
+    def int8(self) -> ir.Model:
+        """Return the Q/DQ model."""
+        return insert_qdq(
             self.model,
             self.placement,
             self.thresholds,
             policy=self.policy,
             corrections=self.corrections,
         )
+
+    def simulated(self) -> Simulation:
+        """Compile the draft."""
+        opened, scales = open_scales(self.int8())
+        outputs = tuple(str(value.name) for value in self.model.graph.outputs)
+        return Simulation(session(opened), self.placement, self.policy, scales, outputs)
 
 
 LOWEST = -200.0

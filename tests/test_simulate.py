@@ -16,7 +16,7 @@ from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.placement import Placement, place
 from quantlab.graph.prepare import prepare
 from quantlab.records import TensorThreshold, Thresholds
-from quantlab.simulate import LOWEST, Judge, Simulation, decibels, power_of, simulation
+from quantlab.simulate import LOWEST, Draft, Judge, Simulation, decibels, power_of
 from tests.models import Net, residual
 from tests.networks import efficientnet, vit
 
@@ -61,7 +61,7 @@ def test_equals_the_written_model_for_scales_given_later(
 ) -> None:
     model = prepared(make())  # type: ignore[arg-type]
     placement = place(model, policy)
-    compiled = simulation(model, placement, spread(placement, 1.0), policy=policy)
+    compiled = Draft(model, policy, placement, {}, spread(placement, 1.0)).simulated()
     given = images(model, count=3)
     later = spread(placement, 3.0)
     expected = written(insert_qdq(model, placement, later, policy=policy), given, tmp_path)
@@ -76,7 +76,7 @@ def judged(
     placement = place(model)
     thresholds = spread(placement, 3.0)
     judge = Judge.make(model, lambda: iter(batches), outputs)
-    return judge, simulation(model, placement, thresholds, policy="tensorrt"), thresholds
+    return judge, Draft(model, "tensorrt", placement, {}, thresholds).simulated(), thresholds
 
 
 def test_error_is_the_definition_whatever_the_batches() -> None:

@@ -3,14 +3,15 @@
 It tells what a shift of the layer's input does to its output.  A convolution that pads with zeros
 sums fewer taps at the border, so there it is a map over the positions of the output.
 
-Limits: Conv with ``pads`` written out, Gemm, MatMul of a matrix; padded images have a fixed size.
+Limits: Conv, Gemm and MatMul that are ``readable``; padded images have a fixed size.
 """
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantlab.graph.view import CONVOLUTIONS, attribute_int, constant, rank
+from quantlab.graph.view import CONVOLUTIONS, PRODUCTS, attribute_int, constant
+from quantlab.graph.windows import readable, windows
 
 Floats = NDArray[np.float64]
 
@@ -22,14 +23,9 @@ def is_plain(node: ir.Node, value: ir.Value) -> bool:
         return False
     if len(node.inputs) > 2 and not constant(node.inputs[2]):
         return False
-    if node.op_type == "Gemm":
-        return not attribute_int(node, "transA", 0)
-    if node.op_type == "MatMul":
-        return weights.ndim == 2
-    auto = node.attributes.get("auto_pad")
-    if node.op_type != "Conv" or (auto is not None and auto.as_string() != "NOTSET"):
+    if node.op_type not in PRODUCTS | {"Conv"} or not readable(node, weights.shape):
         return False
-    return not any(_numbers(node, "pads", 0)) or _image(value) is not None
+    return node.op_type in PRODUCTS or not _padded(node) or _image(value) is not None
 
 
 def weights_of(node: ir.Node) -> Floats | None:
@@ -56,30 +52,21 @@ def input_sums(node: ir.Node) -> Floats:
         sums = weights.sum(axis=1 - output_axis(node))
         return sums if alpha is None else sums * alpha.as_float()
     taps: Floats = weights.sum(axis=1)
-    if not any(_numbers(node, "pads", 0)):
+    if not _padded(node):
         sums = taps.sum(axis=tuple(range(1, taps.ndim)))
         return sums
-    for axis, size in enumerate(_image(node.inputs[0]) or ()):
+    sizes = _image(node.inputs[0]) or []
+    for size, window in zip(sizes, windows(node, weights.shape), strict=True):
+        places = window.taps(np.arange(window.positions(size)))
+        inside = ((places >= 0) & (places < size)).astype(np.float64)
         # Sums up the first axis of the kernel that is left, and appends one of positions.
-        taps = np.tensordot(taps, _inside(node, axis, size, taps.shape[1]), axes=(1, 0))
+        taps = np.tensordot(taps, inside, axes=(1, 1))
     return taps
 
 
-def _inside(node: ir.Node, axis: int, size: int, kernel: int) -> Floats:
-    """Return (taps, positions) along an axis: 1 where a tap lies inside the image, else 0."""
-    pads = _numbers(node, "pads", 0)
-    stride, dilation = (_numbers(node, name, 1)[axis] for name in ("strides", "dilations"))
-    before, after = pads[axis], pads[axis + len(pads) // 2]
-    count = (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
-    place = np.arange(count) * stride - before + dilation * np.arange(kernel)[:, None]
-    return ((place >= 0) & (place < size)).astype(np.float64)
-
-
-def _numbers(node: ir.Node, name: str, default: int) -> list[int]:
-    found = node.attributes.get(name)
-    weights = rank(node.inputs[1]) or 0
-    many = 2 if name == "pads" else 1
-    return [default] * (many * (weights - 2)) if found is None else list(found.as_ints())
+def _padded(node: ir.Node) -> bool:
+    pads = node.attributes.get("pads")
+    return pads is not None and any(pads.as_ints())
 
 
 def _image(value: ir.Value | None) -> list[int] | None:

@@ -13,7 +13,7 @@ from quantlab.graph.place_by import place_by
 from quantlab.graph.policy_tensorrt import RULES as TENSORRT
 from quantlab.graph.rules import FLOAT, Choice, Known, Rule
 from quantlab.graph.rules_config import CONFIG
-from quantlab.graph.rules_layers import first_layer, weight_index, weights_of
+from quantlab.graph.rules_layers import first_layer, weight_index, weights_shape
 from quantlab.graph.sites import Placement
 from quantlab.graph.view import WEIGHTED, attribute_int, constant
 
@@ -44,7 +44,7 @@ def _last_layer(node: ir.Node, _: Known) -> Choice | None:
 
 def _depthwise(node: ir.Node, _: Known) -> Choice | None:
     grouped = node.op_type == "Conv" and attribute_int(node, "group", 1) > 1
-    alone = grouped and weight_index(node) is not None and weights_of(node)[1] == 1
+    alone = grouped and weight_index(node) is not None and weights_shape(node)[1] == 1
     return FLOAT if alone else None
 
 

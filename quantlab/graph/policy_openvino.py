@@ -16,7 +16,7 @@ from quantlab.graph.policy_tensorrt import RULES as TENSORRT
 from quantlab.graph.rules import FLOAT, Choice, Known, Rule
 from quantlab.graph.rules_config import CONFIG
 from quantlab.graph.rules_joins import moves_integers
-from quantlab.graph.rules_layers import weights_of
+from quantlab.graph.rules_layers import weights_shape
 from quantlab.graph.sites import Placement
 from quantlab.graph.view import PRODUCTS, attribute_int
 
@@ -33,7 +33,7 @@ def _interpolation(node: ir.Node, _: Known) -> Choice | None:
 
 
 def _vector_product(node: ir.Node, _: Known) -> Choice | None:
-    return FLOAT if node.op_type in PRODUCTS and len(weights_of(node)) == 1 else None
+    return FLOAT if node.op_type in PRODUCTS and len(weights_shape(node)) == 1 else None
 
 
 CARRIERS = VIEWS | {

@@ -7,6 +7,7 @@ from quantlab.graph.elementwise import function_of
 from quantlab.graph.rules import FLOAT, GUIDE, POLICY, Choice, Known, Rule
 from quantlab.graph.view import (
     CONVOLUTIONS,
+    MATRIX,
     PRODUCTS,
     attribute_int,
     constant,
@@ -21,9 +22,6 @@ ALIGNED = 8
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
-MATRIX = 2
-"""Axes of weights that are a matrix, not a stack of them or a vector."""
-
 
 def weight_index(node: ir.Node) -> int | None:
     """Return which input of a layer is its constant weights, None if none is."""
@@ -32,7 +30,7 @@ def weight_index(node: ir.Node) -> int | None:
     return 0 if node.op_type == "MatMul" and constant(node.inputs[0]) else None
 
 
-def weights_of(node: ir.Node) -> tuple[int, ...]:
+def weights_shape(node: ir.Node) -> tuple[int, ...]:
     """Return the shape of a layer's constant weights, which earlier rules made sure of."""
     index = weight_index(node)
     value = None if index is None else node.inputs[index]
@@ -53,7 +51,7 @@ def in_integers(node: ir.Node) -> Choice | None:
         return Choice((0,), (1, 1 if groups == 1 else None))
     if node.op_type == "Conv":
         return Choice((0,), (1, 0))
-    if index == 0 or len(weights_of(node)) != MATRIX:
+    if index == 0 or len(weights_shape(node)) != MATRIX:
         return Choice((1 - index,), (index, None))
     return Choice((0,), (1, 0 if attribute_int(node, "transB", 0) else 1))
 
@@ -76,7 +74,7 @@ def _computed_weights(node: ir.Node, _: Known) -> Choice | None:
 def _small_channels(node: ir.Node, _: Known) -> Choice | None:
     if node.op_type not in CONVOLUTIONS:
         return None
-    shape = weights_of(node)
+    shape = weights_shape(node)
     groups = attribute_int(node, "group", 1)
     if node.op_type == "Conv":
         made, read = shape[0], shape[1]
@@ -141,7 +139,7 @@ def _matrix_vector(node: ir.Node, _: Known) -> Choice | None:
 def _narrow_product(node: ir.Node, _: Known) -> Choice | None:
     if node.op_type not in PRODUCTS:
         return None
-    shape = weights_of(node)
+    shape = weights_shape(node)
     return FLOAT if len(shape) < MATRIX or min(shape[-MATRIX:]) < SMALL else None
 
 
@@ -150,7 +148,7 @@ def _left_weights(node: ir.Node, _: Known) -> Choice | None:
 
 
 def _stacked_product(node: ir.Node, _: Known) -> Choice | None:
-    stacked = node.op_type == "MatMul" and len(weights_of(node)) != MATRIX
+    stacked = node.op_type == "MatMul" and len(weights_shape(node)) != MATRIX
     return in_integers(node) if stacked else None
 
 

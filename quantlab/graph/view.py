@@ -33,6 +33,10 @@ SAME_SCALE = MOVING | {"MaxPool"}
 """Operators that commute with Q/DQ: what comes out is on the input's grid."""
 
 
+MATRIX = 2
+"""Axes of weights that are a matrix, not a stack or a vector; those of a convolution are more, by
+those of the image."""
+
 IMAGE_RANK = 4
 PIXELS = (2, 3)
 """Axes of an image tensor (samples, channels, height, width) that a global pool averages."""

@@ -3,7 +3,7 @@
 Time is counted in multiplications at ``RATE`` a second and not measured, so that what is rounded is
 a function of the data; the layers that round worst come first.
 
-Limits: layers of which ``patches`` cannot tell what they read, and those whose weights several
+Limits: layers of which ``readable`` cannot tell what they read, and those whose weights several
         nodes read, stay as they are.
 """
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from quantlab.graph.corrections import StoredWeight
 from quantlab.graph.insert_qdq import nearest_grid
+from quantlab.graph.windows import readable
 from quantlab.qparams import QParams, dequantize, neighbours, quantize_weights
 from quantlab.repair.layers import Layer, layers
-from quantlab.repair.patches import readable, rows
+from quantlab.repair.patches import rows
 from quantlab.repair.rounding import Choice, Floats, rounded
 from quantlab.simulate import Draft
 

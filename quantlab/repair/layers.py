@@ -1,13 +1,12 @@
 """The quantized layers that corrections are made for, and what they read."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from quantlab.graph.corrections import Corrections
 from quantlab.graph.fold_dequantize import fold_dequantize
-from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.sites import Weight
 from quantlab.graph.view import WEIGHTED, constant, rank
 from quantlab.simulate import Arrays, Batches, Draft
@@ -43,14 +42,7 @@ def layers(draft: Draft) -> list[Layer]:
 
 def folded(draft: Draft, corrections: Corrections) -> ir.Model:
     """Return the INT8 model with these corrections, its weights as constants in FP32."""
-    int8 = insert_qdq(
-        draft.model,
-        draft.placement,
-        draft.thresholds,
-        policy=draft.policy,
-        corrections=corrections,
-    )
-    return fold_dequantize(int8).model
+    return fold_dequantize(replace(draft, corrections=corrections).int8()).model
 
 
 def first(batches: Batches, samples: int) -> Iterator[Arrays]:

@@ -16,7 +16,6 @@ import onnx_ir as ir
 from quantlab.config import AUTO
 from quantlab.datasets.fingerprint import fingerprint
 from quantlab.graph import model as graph
-from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.search.judging import Judging
 from quantlab.search.target import Target, sought
 from quantlab.simulate import Draft
@@ -30,13 +29,7 @@ def misses(job: Job, prepared: ir.Model, draft: Draft) -> bool:
     Raises:
         QuantlabError: the samples cannot be read, run or judged.
     """
-    int8 = insert_qdq(
-        draft.model,
-        draft.placement,
-        draft.thresholds,
-        policy=draft.policy,
-        corrections=draft.corrections,
-    )
+    int8 = draft.int8()
     return any(not target.meets(_value(job, prepared, int8, target)) for target in _judged(job))
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from quantlab.engines.ort_session import run
 from quantlab.graph.prepare import prepare
+from quantlab.graph.windows import readable
 from quantlab.qparams import QParams, dequantize, neighbours, per_channel, quantize_weights
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.bias import Bias
-from quantlab.repair.patches import patches, readable, rows
+from quantlab.repair.patches import patches, rows
 from quantlab.repair.rounding import Choice, errors, rounded
 from quantlab.repair.weights import Weights
 from quantlab.simulate import session

@@ -9,7 +9,6 @@ import pytest
 from quantlab.engines.ort_session import run
 from quantlab.graph.channel_means import point, with_means
 from quantlab.graph.fold_dequantize import fold_dequantize
-from quantlab.graph.insert_qdq import insert_qdq
 from quantlab.graph.placement import POLICIES
 from quantlab.repair.bias import Bias
 from quantlab.repair.layers import layers
@@ -39,11 +38,8 @@ def product() -> onnx.ModelProto:
 def means(one: Draft, samples: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the channel means of every layer, of FP32 and of INT8."""
     points = {layer.name: point(layer.node) for layer in layers(one)}
-    int8 = insert_qdq(
-        one.model, one.placement, one.thresholds, policy=one.policy, corrections=one.corrections
-    )
     found = []
-    for model in (one.model, fold_dequantize(int8).model):
+    for model in (one.model, fold_dequantize(one.int8()).model):
         watched, names = with_means(model, points)
         found.append(list(run(session(watched), tuple(names.values()), {"x": samples}).values()))
     return found[0], found[1]
