@@ -1,6 +1,7 @@
 """A network with channels planted unequal: named by analyze, restored by repair, searched."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -136,14 +137,16 @@ def test_a_target_that_needs_labels_says_so(hard: tuple[Path, Planted]) -> None:
 
 def test_a_target_that_nothing_meets_is_exit_3_with_the_best(hard: tuple[Path, Planted]) -> None:
     config, _ = hard
+    shutil.copy(config.parent / "calib.npz", config.parent / "eval.npz")
     wanted = {"search": True, "targets": {"top1": 101.0}, "evaluation.metrics": ["top1"]}
-    configured(config.parent, {**AUTO, **wanted})
+    configured(config.parent, {**FAST, **wanted})
     outcome = quantlab("run", config)
     assert outcome.code == 3
     assert "top1: limit 101" in outcome.err
     report = ql.report(config.parent / "run").report
     assert report.search is not None
     assert not report.search.met
+    assert any("on calibration samples" in text for text in report.warnings)
 
 
 def test_a_network_without_a_quantizable_layer_is_exit_2(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_what_is_left_is_a_record(tmp_path: Path) -> None:
     ql.calibrate(config)
     found = load(tmp_path / "run" / "repair.json", Outcome)
     assert found.model == "prepared.onnx"
-    assert found.held_back_hash != found.whole_hash
+    assert found.held_back.data_hash != found.held_back.whole_hash
     configured(tmp_path, {**FAST, "calibration.held_back": 0.5, "calibration.method": "auto"})
     ql.calibrate(config)
     assert load(tmp_path / "run" / "repair.json", Outcome).found.held_back == SAMPLES // 2

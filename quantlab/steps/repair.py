@@ -18,7 +18,6 @@ from quantlab.collect import saved as histogram_file
 from quantlab.collect.channels import channel_amax
 from quantlab.config import AUTO
 from quantlab.datasets.base import Batch
-from quantlab.datasets.fingerprint import Fingerprint, fingerprint
 from quantlab.files import sha256
 from quantlab.findings import Repaired, Trial
 from quantlab.graph import corrections as corrections_file
@@ -35,6 +34,7 @@ from quantlab.saved import dump, load
 from quantlab.simulate import Arrays, Draft, Judge
 from quantlab.steps.collect import count
 from quantlab.steps.decided import decided
+from quantlab.steps.held_back import HeldBack, held_back
 from quantlab.steps.job import Inputs, Job, marked
 from quantlab.steps.placing import placements, ties, wanted
 from quantlab.steps.unmet import misses, unmet_from
@@ -54,8 +54,7 @@ class Outcome:
         histograms: file of its tensors' histograms.
         thresholds: of every collected tensor, in graph order.
         corrected: whether corrections.npz holds corrections.
-        held_back_hash: SHA-256 over the samples that were judged on.
-        whole_hash: SHA-256 over these and the samples for fitting.
+        held_back: the samples that were judged on.
         found: what was tried.
     """
 
@@ -63,8 +62,7 @@ class Outcome:
     histograms: str
     thresholds: tuple[TensorThreshold, ...]
     corrected: bool
-    held_back_hash: str
-    whole_hash: str
+    held_back: HeldBack
     found: Repaired
 
 
@@ -85,7 +83,7 @@ def repair(job: Job, model: ir.Model) -> None:
     inputs = graph.inputs(model)
     if job.folder.stale("repair", made_from) is None:
         known = load(job.file(RECORD), Outcome)
-        job.recheck_samples("repair", known.held_back_hash, job.held_back(inputs))
+        job.recheck_samples("repair", known.held_back.data_hash, job.held_back(inputs))
     if job.folder.stale("repair", made_from) is not None:
         job.folder.drop("repair")  # another choice may leave other files
     job.folder.step("repair", made_from, lambda: _work(job, model))
@@ -223,22 +221,14 @@ def _save(job: Job, first: Draft, best: Draft, trials: tuple[Trial, ...]) -> Seq
     if best.corrections:
         corrections_file.save(job.file(CORRECTIONS), best.corrections)
         written.append(job.file(CORRECTIONS))
-    inputs = graph.inputs(first.model)
-    held = Fingerprint()
-    samples = 0
-    for batch in job.held_back(inputs):
-        held.add(batch)
-        samples += batch.size
-    whole = fingerprint(job.fitting(inputs))
-    whole.merge(held.total)
+    judged_on = held_back(job, graph.inputs(first.model))
     result = Outcome(
         model=MODEL if moved else "prepared.onnx",
         histograms=HISTOGRAMS if moved else "histograms.npz",
         thresholds=tuple(best.thresholds.values()),
         corrected=bool(best.corrections),
-        held_back_hash=held.hexdigest(),
-        whole_hash=whole.hexdigest(),
-        found=record(samples, trials),
+        held_back=judged_on,
+        found=record(judged_on.samples, trials),
     )
     return [*written, dump(job.file(RECORD), result, Outcome)]
 

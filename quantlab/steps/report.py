@@ -20,7 +20,7 @@ from quantlab.steps.job import Job
 from quantlab.steps.placing import placements
 from quantlab.steps.repair import histograms as counted
 from quantlab.steps.repair import int8_source, outcome
-from quantlab.steps.search import planned, searched
+from quantlab.steps.search import planned, searched, searched_on
 
 SCHEMA_VERSION = 1
 
@@ -106,8 +106,9 @@ def _same_samples(job: Job, evaluated: Evaluated, how: Collected) -> bool:
     """Whether samples were used for both; both take the first ones of their dataset."""
     config, chosen = job.config, outcome(job)
     seen = [how.data_hash]
-    if chosen is not None:
-        seen += [chosen.held_back_hash, chosen.whole_hash]
+    for held in (None if chosen is None else chosen.held_back, searched_on(job)):
+        if held is not None:
+            seen += [held.data_hash, held.whole_hash]
     same = config.evaluation is not None and config.evaluation.dataset == config.calibration.dataset
     return same or evaluated.data_hash in seen
 

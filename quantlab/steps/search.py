@@ -27,11 +27,13 @@ from quantlab.search.target import sought
 from quantlab.search.timing import Track
 from quantlab.steps.analyze import analysis_from, analyze
 from quantlab.steps.draft import draft
+from quantlab.steps.held_back import HeldBack, held_back
 from quantlab.steps.job import Inputs, Job
 from quantlab.steps.shapes import calibration_batches, shapes
 from quantlab.steps.speed import batch, sizes
 
 RECORD = "search.json"
+SAMPLES = "search_samples.json"
 
 PRIOR = 32
 """Samples of the analysis that ranks the layers: plans are judged on all that are held back."""
@@ -67,7 +69,8 @@ def search(job: Job) -> None:
         with opened(subject, target, _track(job, inputs)) as bench:
             found = find(bench, known.rows, target)
         job.progress.note(f"search: {len(found.plans)} plans, {found.builds} builds")
-        return [dump(job.file(RECORD), found, Searched)]
+        judged_on = dump(job.file(SAMPLES), held_back(job, inputs), HeldBack)
+        return [dump(job.file(RECORD), found, Searched), judged_on]
 
     job.folder.step("search", search_from(job), work)
 
@@ -91,6 +94,11 @@ def search_from(job: Job) -> Mapping[str, Any]:
 def searched(job: Job) -> Searched | None:
     """Return what the search found, None where the config asks for none."""
     return load(job.file(RECORD), Searched) if job.config.search else None
+
+
+def searched_on(job: Job) -> HeldBack | None:
+    """Return the samples that the search judged on, None where the config asks for none."""
+    return load(job.file(SAMPLES), HeldBack) if job.config.search else None
 
 
 def planned(job: Job, model: ir.Model, precision: Precision) -> ir.Model:
