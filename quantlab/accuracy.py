@@ -237,7 +237,7 @@ def _judge(
     for metric in metrics:
         for engine, array in outputs.items():
             if metric.compares == "labels":
-                target = _labels(batch, metric.name)
+                target = labels_of(batch, metric.name)
             elif engine == "fp32":
                 continue
             else:
@@ -254,10 +254,15 @@ def _judge(
         for engine, array in outputs.items():
             chosen = class_scores(array)
             yield ("class", engine), chosen.argmax(axis=1)
-        yield ("label",), class_labels(_labels(batch, "top1"), chosen.shape[1])
+        yield ("label",), class_labels(labels_of(batch, "top1"), chosen.shape[1])
 
 
-def _labels(batch: Batch, metric: str) -> Array:
+def labels_of(batch: Batch, metric: str) -> Array:
+    """Return the labels that a metric compares with.
+
+    Raises:
+        DataError: there are none.
+    """
     if batch.labels is None:
         raise DataError(
             f"metric {metric!r} compares with labels, and the evaluation dataset has none; add "

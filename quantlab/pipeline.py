@@ -38,6 +38,8 @@ def run(config: Path | str, *, output: Path | None = None, progress: Progress | 
     """Do the whole job and return its report; a target that was missed is in ``report.targets``."""
     with step.started(Path(config), output=output, progress=progress or Silent()) as job:
         job.engine.runnable()  # what cannot be finished is not begun
+        step.prepare_model(job)
+        step.check_samples(job)
         step.calibrate(job)
         step.build(job)
         step.evaluate(job)

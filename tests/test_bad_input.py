@@ -264,6 +264,15 @@ def test_a_process_refuses_in_one_line(case: str, tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("case", ["no labels", "infinity in data"])
+def test_what_cannot_be_evaluated_is_not_begun(case: str, tmp_path: Path) -> None:
+    path = workspace(tmp_path, FAST)
+    CASES[case][0](tmp_path)
+    assert quantlab("run", path).code == 2
+    assert not (tmp_path / "run/histograms.npz").exists()
+    assert quantlab("calibrate", path).code == 0, "which reads none of it"
+
+
 def test_what_was_done_before_the_refusal_is_kept(tmp_path: Path) -> None:
     path = workspace(tmp_path, FAST)
     CASES["NaN in activations"][0](tmp_path)

@@ -2,8 +2,8 @@
 
 from quantlab.steps.analyze import SAMPLES, analyze
 from quantlab.steps.build import build, check_built
-from quantlab.steps.calibrate import calibrate, check_calibrated
-from quantlab.steps.evaluate import check_evaluated, evaluate
+from quantlab.steps.calibrate import calibrate, check_calibrated, prepare_model
+from quantlab.steps.evaluate import check_evaluated, check_samples, evaluate
 from quantlab.steps.job import started
 from quantlab.steps.report import report
 from quantlab.steps.trtexec import trtexec
@@ -16,7 +16,9 @@ __all__ = [
     "check_built",
     "check_calibrated",
     "check_evaluated",
+    "check_samples",
     "evaluate",
+    "prepare_model",
     "report",
     "started",
     "trtexec",

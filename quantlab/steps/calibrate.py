@@ -49,7 +49,7 @@ def calibrate(job: Job) -> None:
         QuantlabError: the model, the samples or what the config asks for cannot be used.
     """
     _header(job.config.calibration)  # a version that reads no cache is refused before the work
-    _prepare(job)
+    prepare_model(job)
     model = job.prepared()
     _check_output(job, model)
     _check_search(job, graph.inputs(model))
@@ -108,7 +108,12 @@ def _prepare_from(job: Job) -> Mapping[str, Any]:
     return {"model": digest(job.config.model)}
 
 
-def _prepare(job: Job) -> None:
+def prepare_model(job: Job) -> None:
+    """Do the step ``prepare`` if it is not done.
+
+    Raises:
+        ModelError: the model cannot be read or prepared.
+    """
     original = job.config.model
 
     def work() -> Sequence[Path]:

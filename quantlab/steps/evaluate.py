@@ -60,6 +60,21 @@ def evaluate(job: Job) -> None:
         _speed(job, job.config.benchmark, inputs)
 
 
+def check_samples(job: Job) -> None:
+    """Check on the first evaluation samples that the metrics can judge such.
+
+    Raises:
+        DataError: there are none, they do not fit the model, or a metric lacks labels.
+    """
+    config = job.config.evaluation
+    if config is None:
+        return
+    first = next(job.batches(config, graph.inputs(job.prepared())))
+    for metric in job.metrics():
+        if metric.compares == "labels":
+            accuracy.labels_of(first, metric.name)
+
+
 def check_evaluated(job: Job) -> None:
     """Check that the measurements in the run folder are of its engines, as the config asks.
 
