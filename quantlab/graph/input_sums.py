@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantlab.graph.view import CONVOLUTIONS, PRODUCTS, attribute_int, constant
+from quantlab.graph.view import CONVOLUTIONS, PRODUCTS, attribute_int, constant, factor
 from quantlab.graph.windows import readable, windows
 
 Floats = NDArray[np.float64]
@@ -48,9 +48,8 @@ def input_sums(node: ir.Node) -> Floats:
     assert weights is not None  # noqa: S101  a plain layer has some
     sums: Floats
     if node.op_type != "Conv":
-        alpha = node.attributes.get("alpha")
-        sums = weights.sum(axis=1 - output_axis(node))
-        return sums if alpha is None else sums * alpha.as_float()
+        sums = factor(node) * weights.sum(axis=1 - output_axis(node))
+        return sums
     taps: Floats = weights.sum(axis=1)
     if not _padded(node):
         sums = taps.sum(axis=tuple(range(1, taps.ndim)))

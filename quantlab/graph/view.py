@@ -63,6 +63,12 @@ def attribute_int(node: ir.Node, name: str, default: int) -> int:
     return default if found is None else found.as_int()
 
 
+def factor(node: ir.Node) -> float:
+    """Return what a layer multiplies its sums by: ``alpha`` of a Gemm, else 1."""
+    found = node.attributes.get("alpha") if node.op_type == "Gemm" else None
+    return 1.0 if found is None else found.as_float()
+
+
 def only_reader(value: ir.Value) -> ir.Node | None:
     """Return the one node that reads a tensor; None if several do or it is a graph output."""
     nodes = value.consumers()

@@ -31,6 +31,7 @@ from quantlab.engines.ort_session import run
 from quantlab.graph.corrections import Corrections
 from quantlab.graph.macs import macs
 from quantlab.graph.tap import part
+from quantlab.graph.view import factor
 from quantlab.qparams import dequantize
 from quantlab.repair.base import Bench, Proposal
 from quantlab.repair.jobs import Job, affordable, source, stored
@@ -106,7 +107,7 @@ class Refit:
         weight = stored(replace(job, values=fitted.reshape(job.values.shape)), seen.gram)
         made = dequantize(weight.integers, weight.params).astype(np.float64).ravel()
         bias = [
-            job.values.ravel()[places] @ x - made[places] @ q
+            factor(job.layer.node) * (job.values.ravel()[places] @ x - made[places] @ q)
             for places, x, q in zip(job.places, seen.floats, seen.integers, strict=True)
         ]
         name, initializer = job.layer.name, job.layer.weight.initializer

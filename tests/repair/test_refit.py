@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import pytest
 
 from quantlab.graph.tap import part
 from quantlab.qparams import neighbours
@@ -59,6 +60,19 @@ def test_means_are_those_of_fp32_and_weights_beside_what_was_fitted() -> None:
         stored = found.corrections.weights[job.layer.weight.initializer]
         assert np.array_equal(stored.params.scale, job.params.scale)
         assert np.abs(stored.integers - steps).max() < 20, "V is near W"
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 4.0])
+def test_what_a_gemm_multiplies_its_sums_by_is_heeded(alpha: float) -> None:
+    net = Net(seed=3)
+    inputs = [net.input(shape=("N", 64)), net.random("w", (64, 32)), net.random("b", (32,))]
+    model = net.finish(net.add("Gemm", inputs, name="last", attributes={"alpha": alpha}))
+    samples = images(64, CHANNELS)[:, :, :2, :2].reshape(64, 64) ** 2  # never negative
+    made = bench(samples)
+    before = draft(model, made)
+    found = Refit().propose(before, made).draft
+    assert found is not None
+    assert error(found, samples) < error(before, samples)
 
 
 def test_time_leaves_layers_out_and_the_result_is_repeatable() -> None:
