@@ -1,7 +1,8 @@
 """Layers whose weights can be rounded otherwise than to nearest.
 
 Time is counted in multiplications at ``RATE`` a second and not measured, so that what is rounded is
-a function of the data; the layers that round worst come first.
+a function of the data; the layers that round worst come first, and one that does not fit into what
+is left makes room for those behind it.
 
 Limits: layers of which ``readable`` cannot tell what they read, and those whose weights several
         nodes read, stay as they are.
@@ -102,10 +103,9 @@ def affordable(draft: Draft, seconds: float, cost: Callable[[Job], float]) -> tu
     left = seconds * RATE
     chosen = []
     for job in sorted(found, key=_noise, reverse=True):
-        left -= cost(job)
-        if left < 0:
-            break
-        chosen.append(job)
+        if cost(job) <= left:
+            left -= cost(job)
+            chosen.append(job)
     if not chosen:
         return [], f"{seconds:g} s are too few for any of {len(found)} layers"
     missing = len(found) - len(chosen)

@@ -17,6 +17,7 @@ from quantlab.graph.windows import readable
 from quantlab.qparams import QParams, dequantize, neighbours, per_channel, quantize_weights
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.bias import Bias
+from quantlab.repair.jobs import RATE, affordable
 from quantlab.repair.patches import patches, rows
 from quantlab.repair.rounding import Choice, errors, rounded
 from quantlab.repair.weights import Weights
@@ -140,6 +141,15 @@ def test_time_leaves_out_the_layers_that_round_best() -> None:
     assert proposal.draft is not None
     assert "left out for want of time" in proposal.note
     assert 0 < len(proposal.draft.corrections.weights) < 3
+
+
+def test_a_layer_that_does_not_fit_makes_room_for_others() -> None:
+    one = draft(network(), bench(images(16, 16)))
+    every, _ = affordable(one, 3 / RATE, lambda _: 1.0)
+    worst = every[0].layer.name
+    chosen, note = affordable(one, 3 / RATE, lambda job: 5.0 if job.layer.name == worst else 1.0)
+    assert [job.layer.name for job in chosen] == [job.layer.name for job in every[1:]]
+    assert note == "2 layers rounded, 1 left out for want of time"
 
 
 def test_corrected_biases_are_corrected_anew() -> None:
