@@ -15,6 +15,10 @@ from quantlab.registry import nearest
 SPEEDUP = "speedup"
 DROP = "_drop"
 
+ROUNDING = 1e-9
+"""Values are means and drops differences of them, so a limit that is met exactly can be missed by
+rounding."""
+
 
 def check(
     targets: Mapping[str, float],
@@ -76,8 +80,13 @@ def _one(name: str, limit: float, int8: EngineReport) -> TargetResult:
     if name in int8.accuracy:
         value, at_least = int8.accuracy[name].value, int8.accuracy[name].higher_is_better
         assert value is not None  # noqa: S101  None is for an engine compared with itself
-        return TargetResult(name, limit, value, met=value >= limit if at_least else value <= limit)
+        return TargetResult(name, limit, value, met=within(value, limit, at_least=at_least))
     accuracy = int8.accuracy[name.removesuffix(DROP)]
     assert accuracy.delta is not None  # noqa: S101  check() asked for fp32
     lost = -accuracy.delta.value if accuracy.higher_is_better else accuracy.delta.value
-    return TargetResult(name, limit, lost, met=lost <= limit)
+    return TargetResult(name, limit, lost, met=within(lost, limit, at_least=False))
+
+
+def within(value: float, limit: float, *, at_least: bool) -> bool:
+    """Whether an accuracy keeps its limit."""
+    return value >= limit - ROUNDING if at_least else value <= limit + ROUNDING

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from quantlab.errors import ConfigError
 from quantlab.measured import Accuracy, Interval, Performance
 from quantlab.records import EngineReport
-from quantlab.targets import check, judge
+from quantlab.targets import ROUNDING, check, judge
 
 METRICS = {"top1": "labels", "mse": "labels", "cosine": "fp32"}
 FINITE = st.floats(-1e6, 1e6)
@@ -80,14 +80,20 @@ def test_what_nothing_measures_is_refused(
 def test_a_metric_is_a_least_value_or_a_most(value: float, limit: float, *, higher: bool) -> None:
     (found,) = judge({"m": limit}, [int8((accuracy("m", value, None, higher=higher),))])
     assert found.value == value
-    assert found.met == (value >= limit if higher else value <= limit)
+    assert found.met == (value >= limit - ROUNDING if higher else value <= limit + ROUNDING)
 
 
 @given(delta=FINITE, limit=FINITE, higher=st.booleans())
 def test_a_drop_is_what_was_lost(delta: float, limit: float, *, higher: bool) -> None:
     (found,) = judge({"m_drop": limit}, [int8((accuracy("m", 50.0, delta, higher=higher),))])
     assert found.value == (-delta if higher else delta)
-    assert found.met == (found.value <= limit)
+    assert found.met == (found.value <= limit + ROUNDING)
+
+
+def test_a_limit_that_is_met_exactly_is_met() -> None:
+    (found,) = judge({"m_drop": 0.3}, [int8((accuracy("m", 90.1, 90.1 - 90.4, higher=True),))])
+    assert found.value > 0.3, "by rounding alone"
+    assert found.met
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1), st.floats(0.1, 10))

@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 
 from quantlab.errors import ConfigError
 from quantlab.metrics.base import Metric
-from quantlab.targets import DROP, SPEEDUP
-
-ROUNDING = 1e-9
-"""A drop is a difference of means, so a limit that is met exactly can be missed by rounding."""
+from quantlab.targets import DROP, SPEEDUP, within
 
 Rows = NDArray[np.float64]
 
@@ -66,7 +63,7 @@ class Target:
 
     def meets(self, value: float) -> bool:
         """Whether a value is within the limit."""
-        return self.loss(value) <= self.loss(self.limit) + ROUNDING
+        return within(value, self.limit, at_least=self.higher_is_better)
 
 
 def sought(targets: Mapping[str, float], metrics: Sequence[Metric]) -> Target:
