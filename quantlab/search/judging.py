@@ -41,7 +41,8 @@ class Judging:
         output: that is judged.
         folder: holds FP32's outputs.
         samples: how many.
-        step: what one sample is of the metric, where samples are right or wrong.
+        step: what one sample is of the metric, where samples are right or wrong and FP32 has any
+            right: an error of FP32 against itself is 0 too.
     """
 
     target: Target
@@ -86,7 +87,7 @@ class Judging:
                 "larger 'held_back'"
             )
         rows = _rows(target, batches, _Replayed(name, folder), _Replayed(name, folder))[0]
-        binary = rows.shape[1] == 1 and bool(np.isin(rows, ALL_OR_NOTHING).all())
+        binary = rows.shape[1] == 1 and bool(np.isin(rows, ALL_OR_NOTHING).all() and rows.any())
         step = 100 / samples if binary else None
         return cls(target, batches, name, folder, samples, step)
 

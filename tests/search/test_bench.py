@@ -25,6 +25,7 @@ from quantlab.graph.prepare import prepare
 from quantlab.graph.tap import tap
 from quantlab.histogram import from_array
 from quantlab.metrics.cosine import Cosine
+from quantlab.metrics.mse import Mse
 from quantlab.metrics.sqnr import Sqnr
 from quantlab.metrics.top1 import Top1
 from quantlab.performance import Schedule
@@ -168,6 +169,16 @@ def test_a_drop_needs_labels_and_says_what_a_sample_is(tmp_path: Path) -> None:
     with opened(subject, target, track(OpenVino())) as bench:
         assert bench.step == pytest.approx(100 / SAMPLES)
         assert bench.judge(Candidate("fp32")).accuracy == 0
+
+
+def test_an_error_of_0_is_not_taken_for_a_wrong_sample(tmp_path: Path) -> None:
+    model = hard(tmp_path / "m.onnx")
+    with opened(
+        Subject(model, draft(model), samples),
+        Target("mse", 0.1, Mse(), drop=False),
+        track(OpenVino()),
+    ) as bench:
+        assert bench.step is None
 
 
 def test_no_samples_are_an_error(tmp_path: Path) -> None:
