@@ -157,7 +157,7 @@ class Judge:
         """Return the relative error of each candidate: 0 is FP32, infinite where NaN comes out.
 
         Raises:
-            DataError: there is no sample.
+            DataError: there is no sample, or an output that cannot be compared.
         """
         noise = np.zeros((len(variants), len(self.outputs)))
         power = np.zeros(len(self.outputs))
@@ -166,7 +166,7 @@ class Judge:
             power += [power_of(wanted[name]) for name in self.outputs]
             for row, (candidate, thresholds) in zip(noise, variants, strict=True):
                 came = candidate.run(inputs, thresholds)
-                row += [power_of(came[n], wanted[n]) for n in self.outputs]
+                row += noise_of(came, wanted, self.outputs)
         return [float(value) for value in relative_errors(noise, power)]
 
 
@@ -202,6 +202,22 @@ def gain(before: float, after: float) -> float:
     if old is None:
         return 0.0
     return math.inf if new is None else new - old
+
+
+def noise_of(came: Arrays, wanted: Arrays, names: Sequence[str]) -> list[float]:
+    """Return the power of the difference of each named output.
+
+    Raises:
+        DataError: one has another shape, because that depends on values.
+    """
+    for name in names:
+        if came[name].shape != wanted[name].shape:
+            raise DataError(
+                f"output {name!r} has shape {came[name].shape} in INT8 and {wanted[name].shape} in "
+                "FP32, so they cannot be compared; name an output whose shape does not depend on "
+                "values with 'evaluation: {output: ...}'"
+            )
+    return [power_of(came[name], wanted[name]) for name in names]
 
 
 def power_of(values: Array, other: Array | None = None) -> float:

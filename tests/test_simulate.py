@@ -110,6 +110,20 @@ def test_several_outputs_count_alike_and_can_be_chosen() -> None:
     assert both.errors([(candidate, thresholds)])[0] == pytest.approx(np.mean(errors))
 
 
+def test_an_output_whose_shape_depends_on_values_is_named() -> None:
+    net = Net()
+    x = net.conv(net.input(shape=("N", 16, 8, 8)), (16, 16))
+    large = net.add("Mul", [x, net.weight("ten", np.array(10.0, np.float32))])
+    found = net.add("NonZero", [net.add("Round", [large])])
+    places = net.add("Cast", [found], name="places", attributes={"to": onnx.TensorProto.FLOAT})
+    model = prepared(net.finish(x, places))
+    judge, candidate, thresholds = judged(model, [images(model, count=4)])
+    with pytest.raises(DataError, match=r"'places_out' has shape .* in INT8 and .*evaluation"):
+        judge.errors([(candidate, thresholds)])
+    judge, candidate, thresholds = judged(model, [images(model, count=4)], judge.outputs[:1])
+    assert judge.errors([(candidate, thresholds)])[0] > 0
+
+
 @pytest.mark.parametrize(
     ("values", "other", "power"),
     [

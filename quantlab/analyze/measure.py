@@ -22,7 +22,7 @@ from quantlab.datasets.base import Batch
 from quantlab.errors import DataError
 from quantlab.graph.sites import Edge
 from quantlab.metrics.base import Metric
-from quantlab.simulate import Array, power_of, relative_errors
+from quantlab.simulate import Array, noise_of, power_of, relative_errors
 
 Edges = frozenset[Edge]
 State = dict[str, Array]
@@ -131,7 +131,7 @@ class Tally:
         """Run everything on a batch.
 
         Raises:
-            DataError: the metric cannot judge the output.
+            DataError: the metric cannot judge the output, or its shape depends on values.
             EngineError: a segment cannot be run.
         """
         plain, int8 = dict(batch.arrays), dict(batch.arrays)
@@ -139,7 +139,7 @@ class Tally:
         got = self._finish(0, int8, frozenset(), int8=True)
         self.samples += batch.size
         self.power += [power_of(wanted[name]) for name in self.outputs]
-        self.everything += [power_of(got[name], wanted[name]) for name in self.outputs]
+        self.everything += noise_of(got, wanted, self.outputs)
         if self.judged is not None:
             self.scores.append(_score(self.judged, wanted, wanted, batch))
         for index, link in enumerate(self.chain):
@@ -149,12 +149,12 @@ class Tally:
                 variant = self.variants[edges]
                 came = self._alone(index, plain, off, edges)
                 came = wanted if came is None else came
-                variant.alone += [power_of(came[name], wanted[name]) for name in self.outputs]
+                variant.alone += noise_of(came, wanted, self.outputs)
                 if self.judged is not None:
                     variant.scores.append(_score(self.judged, came, wanted, batch))
                 left = self._without(index, int8, on, edges)
                 left = got if left is None else left
-                variant.without += [power_of(left[name], wanted[name]) for name in self.outputs]
+                variant.without += noise_of(left, wanted, self.outputs)
             plain, int8 = link.advance(plain, int8=False), link.advance(int8, int8=True)
 
     def errors(self) -> tuple[float, Mapping[Edges, float], Mapping[Edges, float]]:

@@ -57,7 +57,8 @@ def analyze(
         batches: the samples; each is run by itself.
         metric: whose drop is told; only SQNR is if None, or if it compares with labels and there
             are none.
-        output: name of the output that the metric judges; the first if None.
+        output: name of the output that errors are told at and the metric judges; errors of all
+            outputs and the metric of the first if None.
         advance: called with the number of samples done so far.
 
     Raises:
@@ -67,14 +68,15 @@ def analyze(
         EngineError: the model cannot be compiled or run.
     """
     started = time.perf_counter()
-    outputs = [str(v.name) for v in draft.model.graph.outputs if not constant(v)]
+    known = [str(v.name) for v in draft.model.graph.outputs if not constant(v)]
     tally, notes = None, []
     for batch in batches:
         if tally is None:
             plain = session(draft.model)
             check_steady(draft.model, plain, batch.arrays)
-            judged, note = _judged(metric, output, outputs, batch)
+            judged, note = _judged(metric, output, known, batch)
             notes += [note] if note else []
+            outputs = [output] if output else known
             tally = Tally(compile_chain(draft), rows(draft.model, draft.placement), outputs, judged)
         tally.add(batch)
         advance(tally.samples)

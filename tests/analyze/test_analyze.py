@@ -173,10 +173,11 @@ def test_a_metric_judges_the_output_that_is_named() -> None:
     of = case(shared())
     metric = METRICS["cosine"]()
     analysis = analyze(of.draft, of.batches(), metric=metric, output="side_out")
-    drops = {row.name: row.drop for row in analysis.rows if row.kind == "layer"}
-    assert drops["last"] == pytest.approx(0, abs=1e-9)
-    assert drops["side"] is not None
-    assert drops["side"] > 0
+    layers = {row.name: row for row in analysis.rows if row.kind == "layer"}
+    assert layers["last"].drop == pytest.approx(0, abs=1e-9)
+    assert layers["last"].alone_db is None
+    assert layers["side"].drop is not None
+    assert layers["side"].drop > 0
     with pytest.raises(ConfigError, match="no output 'sid_out'"):
         analyze(of.draft, of.batches(), metric=metric, output="sid_out")
 
