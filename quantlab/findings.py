@@ -7,6 +7,9 @@ and outputs; None where there is no difference.  Accuracies are in the metric's 
 from dataclasses import dataclass
 from typing import Literal
 
+CHOOSE = "choose"
+"""Stands beside the names in REPAIRS for the choice of thresholds: ``calibration.method: auto``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
@@ -41,7 +44,7 @@ class Finding:
     Attributes:
         name: of the row.
         text: for people.
-        repair: name in REPAIRS that is likely to help; "" where none is.
+        repair: name in REPAIRS that is likely to help, or CHOOSE; "" where none is.
     """
 
     name: str
@@ -79,7 +82,7 @@ class Trial:
     """Something that was tried and judged on the samples held back.
 
     Attributes:
-        repair: name in REPAIRS, or "method" for the choice of thresholds.
+        repair: name in REPAIRS, or CHOOSE.
         what: tensor, method or parameters that were tried.
         before_db: SQNR at the network's output without it; after_db: with it.
         kept: whether it stayed.

@@ -164,9 +164,9 @@ class Judge:
         for inputs in self.batches():
             wanted = run(self.compiled, self.outputs, inputs)
             power += [power_of(wanted[name]) for name in self.outputs]
-            for row, (candidate, thresholds) in zip(noise, variants, strict=True):
+            for index, (candidate, thresholds) in enumerate(variants):
                 came = candidate.run(inputs, thresholds)
-                row += noise_of(came, wanted, self.outputs)
+                noise[index] += noise_of(came, wanted, self.outputs)
         return [float(value) for value in relative_errors(noise, power)]
 
 

@@ -58,10 +58,11 @@ def cosine(folder: Path) -> float:
 
 def test_analyze_names_what_was_planted_and_the_repair(hard: tuple[Path, Planted]) -> None:
     config, place = hard
-    outcome = quantlab("analyze", config, "--samples", 32)
+    outcome = quantlab("analyze", config, "--samples", 30)
     assert outcome.code == 0, outcome.err
     folder = config.parent / "run"
     found = json.loads((folder / "analysis.json").read_text())
+    assert found["samples"] == 30
     worst = {
         kind: next(r for r in found["rows"] if r["kind"] == kind)
         for kind in ("layer", "activation")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantlab.histogram import Histogram
-from quantlab.qparams import LEVELS
+from quantlab.qparams import LEVELS, UNSIGNED_LEVELS, QParams
 from quantlab.records import TensorThreshold
 
 
@@ -19,9 +19,10 @@ class Shape:
 
     Attributes:
         amax: largest magnitude.
-        threshold: what the largest INT8 step stands for.
+        threshold: what the largest step stands for.
         tail: amax over the 99.9th percentile of magnitudes; 1 where all are zero.
-        steps: of 254, how many the smallest 99 % of magnitudes use.
+        steps: how many the smallest 99 % of magnitudes use.
+        levels: of how many, without that of zero: 254, or 255 of UINT8 with zero point 0.
         clipped: share beyond the threshold.
         zeros: share of zeros.
         one_sided: whether none is negative.
@@ -31,23 +32,27 @@ class Shape:
     threshold: float
     tail: float
     steps: int
+    levels: int
     clipped: float
     zeros: float
     one_sided: bool
 
 
-def shape_of(histogram: Histogram, threshold: TensorThreshold) -> Shape:
-    """Return what a tensor's histogram looks like."""
+def shape_of(histogram: Histogram, threshold: TensorThreshold, grid: QParams) -> Shape:
+    """Return what a tensor's histogram looks like on its grid."""
     total = max(histogram.total, 1)
     high = _percentile(histogram, 0.999)
     sides = 1 if histogram.minimum >= 0 else 2
-    used = int(np.ceil(min(_percentile(histogram, 0.99) / threshold.scale, LEVELS)))
+    signed = grid.zero_point.dtype == np.int8 or bool(grid.zero_point)
+    side = LEVELS if signed else UNSIGNED_LEVELS
+    used = int(np.ceil(min(_percentile(histogram, 0.99) / float(grid.scale), side)))
     beyond = histogram.counts[histogram.edges[:-1] >= threshold.threshold].sum()
     return Shape(
         amax=histogram.amax,
         threshold=threshold.threshold,
         tail=histogram.amax / high if high else 1.0,
         steps=sides * used,
+        levels=2 * LEVELS if signed else UNSIGNED_LEVELS,
         clipped=float(beyond) / total if threshold.threshold < histogram.amax else 0.0,
         zeros=histogram.zeros / total,
         one_sided=histogram.minimum >= 0,

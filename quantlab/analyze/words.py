@@ -1,14 +1,14 @@
 """What the worst layers suffer from, in words, and the repair that is likely to help.
 
 A layer's quantized tensors and weights are judged apart; the worst of them is described.  Of a
-tensor: how its largest magnitude compares with the 99.9th percentile, how many of the 254 steps its
+tensor: how its largest magnitude compares with the 99.9th percentile, how many of the steps its
 bulk uses, what is clipped, and whether its channels are alike.  Of weights: whether input channels
 are alike, and whether single weights stand out within the range of a scale.
 
 The repairs named are those whose cause is seen.  Whether one helps is measured by trying it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from quantlab.analyze.shapes import Shape, shape_of, spread
 from quantlab.analyze.switches import stored_array
-from quantlab.findings import Finding, Sensitivity
+from quantlab.findings import CHOOSE, Finding, Sensitivity
+from quantlab.graph.insert_qdq import grids
 from quantlab.graph.sites import Weight
 from quantlab.graph.view import PRODUCTS, WEIGHTED
 from quantlab.simulate import Draft
@@ -32,6 +33,9 @@ UNEQUAL = 8.0
 
 SCALABLE = WEIGHTED | {"Relu", "LeakyRelu", "PRelu", "Add", "MaxPool", "AveragePool"}
 """Operators whose output can be scaled by scaling the weights before them."""
+
+EQUALIZED = SCALABLE - {"Add"}
+"""Those of them behind which a product's input is equalized; an Add may be a normalization's."""
 
 TAIL = 4.0
 """Largest magnitude over the 99.9th percentile from which on a tensor has a tail: 2 bits."""
@@ -115,7 +119,8 @@ def _parts(draft: Draft, rows: Iterable[Sensitivity], node: str) -> list[Sensiti
 
 
 def _about_tensor(draft: Draft, row: Sensitivity, evidence: Evidence) -> Said:
-    shape = shape_of(draft.histograms[row.name], draft.thresholds[row.name])
+    grid = grids(draft.placement, draft.thresholds, draft.policy)[row.name]
+    shape = shape_of(draft.histograms[row.name], draft.thresholds[row.name], grid)
     seen = f"Most comes from tensor {row.name!r}: {_histogram(shape)}. "
     channels = evidence.channels.get(row.name)
     ratio, standing_out = spread(channels, UNEQUAL)
@@ -124,14 +129,14 @@ def _about_tensor(draft: Draft, row: Sensitivity, evidence: Evidence) -> Said:
         return seen + text, repair
     if shape.tail >= TAIL and shape.clipped < CLIPPED:
         return seen + (
-            "A few values set the scale for all: another calibrator, which clips them ('choose'), "
-            "is likely to help"
-        ), "choose"
+            "A few values set the scale for all: another calibrator, which clips them "
+            "('calibration.method: auto' finds one), is likely to help"
+        ), CHOOSE
     if shape.clipped >= CLIPPED:
         return seen + (
             f"{shape.clipped:.1%} of its values are clipped: another calibrator, which clips less "
-            "('choose'), is likely to help"
-        ), "choose"
+            "('calibration.method: auto' finds one), is likely to help"
+        ), CHOOSE
     return seen + "Neither tail nor channels explain the error", ""
 
 
@@ -148,9 +153,9 @@ def _unequal(draft: Draft, row: Sensitivity, seen: tuple[int, float, int]) -> Sa
         f"Its channels are unequal: the largest reaches {ratio:.3g} times the median one, and "
         f"{standing_out} of {channels} more than {UNEQUAL:g} times: most use few steps. "
     )
-    if row.op in PRODUCTS:
+    if row.op in PRODUCTS and not _made_by(draft, row.name, EQUALIZED):
         return text + "Moving the range into the weights ('smooth') is likely to help", "smooth"
-    if _scalable(draft, row.name):
+    if _made_by(draft, row.name, SCALABLE):
         text += "Equalizing them with the layer before ('equalize') is likely to help"
         return text, "equalize"
     text += (
@@ -160,16 +165,16 @@ def _unequal(draft: Draft, row: Sensitivity, seen: tuple[int, float, int]) -> Sa
     return text, "outliers"
 
 
-def _scalable(draft: Draft, tensor: str) -> bool:
-    """Whether a factor for each channel can be moved into the layer that makes a tensor."""
+def _made_by(draft: Draft, tensor: str, operators: Container[str]) -> bool:
+    """Whether the node that makes a tensor is one of these."""
     made = (n for n in draft.model.graph if any(v.name == tensor for v in n.outputs))
-    return any(node.op_type in SCALABLE for node in made)
+    return any(node.op_type in operators for node in made)
 
 
 def _histogram(shape: Shape) -> str:
     parts = [
         f"its largest magnitude {shape.amax:.3g} is {shape.tail:.3g} times the 99.9th percentile",
-        f"99 % of its values use {shape.steps} of 254 steps",
+        f"99 % of its values use {shape.steps} of {shape.levels} steps",
     ]
     if shape.clipped >= 0.0005:
         parts.append(f"{shape.clipped:.2%} are clipped at {shape.threshold:.3g}")

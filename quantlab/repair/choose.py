@@ -23,7 +23,7 @@ from quantlab.calibrators.minmax import MinMax
 from quantlab.calibrators.mse import Mse
 from quantlab.calibrators.percentile import Percentile
 from quantlab.decide import decide, joined
-from quantlab.findings import Trial
+from quantlab.findings import CHOOSE, Trial
 from quantlab.graph.placement import Placement
 from quantlab.histogram import Histogram
 from quantlab.records import TensorThreshold, Thresholds
@@ -87,7 +87,7 @@ def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = 
     seconds = (time.perf_counter() - started) / len(found)
     first = decibels(errors[0])
     trials = [
-        Trial("choose", f"{name} for every tensor", first, decibels(e), i == best, seconds)
+        Trial(CHOOSE, f"{name} for every tensor", first, decibels(e), i == best, seconds)
         for i, (name, e) in enumerate(zip(found, errors, strict=True))
     ]
     return Chosen(list(found.values())[best], tuple(trials))
@@ -125,7 +125,7 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
         gained = gain(before, after[index]) >= LEAST_GAIN and new < old
         trials.append(
             Trial(
-                "choose",
+                CHOOSE,
                 f"another method for {len(sets[index])} of {len(draft.placement.tensors)} tensors",
                 decibels(old),
                 decibels(new),

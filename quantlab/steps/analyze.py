@@ -103,5 +103,6 @@ def _places(job: Job, inputs: Inputs, most: int) -> tuple[int, int, int]:
     config = job.config.calibration
     with job.samples(config.dataset, inputs) as samples:
         stop = take(samples, config.samples)
-    size = batch_size(inputs, min(BATCH, config.batch))
-    return max(0, stop - max(most // size, 1) * size), stop, size
+    unit = batch_size(inputs, 1)  # a fixed batch axis takes whole batches alone
+    start = max(0, stop - max(most // unit, 1) * unit)
+    return start, stop, batch_size(inputs, min(BATCH, config.batch))

@@ -130,6 +130,13 @@ def transformer() -> onnx.ModelProto:
     return net.finish(net.add("Add", [y, x], name="join"))
 
 
+def perceptron() -> onnx.ModelProto:
+    """Return two products with a Relu between them."""
+    net = Net()
+    x = net.relu(net.matmul(net.input(shape=("N", 32)), (32, 16), name="first"))
+    return net.finish(net.matmul(x, (16, 32), name="second"))
+
+
 NETWORKS = {"residual": residual, "shared": shared, "transformer": transformer}
 
 

@@ -15,11 +15,12 @@ from quantlab.analyze.segments import cut
 from quantlab.analyze.shapes import shape_of, spread
 from quantlab.analyze.words import Evidence, findings
 from quantlab.cli_analyze import show
-from quantlab.findings import Analysis, Finding, Sensitivity
+from quantlab.findings import CHOOSE, Analysis, Finding, Sensitivity
 from quantlab.graph.prepare import prepare
 from quantlab.histogram import from_array
+from quantlab.qparams import symmetric, unsigned
 from quantlab.records import TensorThreshold
-from tests.analyze.case import Case, case, residual, transformer
+from tests.analyze.case import Case, case, perceptron, residual, transformer
 
 ROWS = (
     Sensitivity("conv", "layer", "conv", "Conv", 30.25, 12.5, 31.0, 0.5),
@@ -52,14 +53,17 @@ def test_the_terminal_shows_the_worst_and_the_words() -> None:
 
 def test_a_histogram_is_told_as_numbers() -> None:
     values = np.concatenate([np.zeros(500), np.linspace(0, 1, 499), [10.0]]).astype(np.float32)
-    shape = shape_of(from_array("t", values), threshold("t", 10.0))
+    shape = shape_of(from_array("t", values), threshold("t", 10.0), symmetric(10.0))
     assert shape.tail == pytest.approx(10, rel=0.05)
     assert shape.steps == pytest.approx(127 * 0.1, abs=1)
     assert shape.one_sided
     assert shape.zeros == pytest.approx(0.501, abs=0.001)
     assert shape.clipped == 0
-    clipped = shape_of(from_array("t", values), threshold("t", 0.5))
+    clipped = shape_of(from_array("t", values), threshold("t", 0.5), symmetric(0.5))
     assert clipped.clipped == pytest.approx(0.25, abs=0.01)
+    finer = shape_of(from_array("t", values), threshold("t", 10.0), unsigned(10.0, 0.0))
+    assert (shape.levels, finer.levels) == (254, 255)
+    assert finer.steps == pytest.approx(255 * 0.1, abs=1)
 
 
 def test_spread_counts_the_channels_that_stand_out() -> None:
@@ -85,6 +89,8 @@ def test_the_repair_follows_from_what_is_seen() -> None:
     unequal = np.geomspace(1, 200, 16)
     assert said(of, "second", "relu3_out", {"relu3_out": unequal}).repair == "equalize"
     assert said(sequence, "up", "norm_out", {"norm_out": unequal}).repair == "smooth"
+    products = case(perceptron())
+    assert said(products, "second", "relu1_out", {"relu1_out": unequal}).repair == "equalize"
     even = said(of, "second", "relu3_out", {"relu3_out": np.ones(16)})
     assert even.repair == ""
     assert "quantization: layers" in even.text
@@ -100,7 +106,8 @@ def test_a_tail_asks_for_another_calibrator() -> None:
         of.draft.model, of.draft.policy, of.draft.placement, histograms, thresholds
     )
     found = said(Case(draft, of.inputs), "second", "relu3_out", {"relu3_out": np.ones(16)})
-    assert found.repair == "choose"
+    assert found.repair == CHOOSE
+    assert "'calibration.method: auto'" in found.text
     assert "30 times the 99.9th percentile" in found.text
 
 
