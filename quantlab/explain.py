@@ -100,7 +100,7 @@ class Explanation:
             ConfigError: the config wants a node in INT8 that cannot be.
         """
         check_forced(self.prepared, self.placement)
-        check_any(self.placement)
+        check_any(self.prepared, self.placement)
 
 
 def explain(source: Path, policy: str | None = None) -> Explanation:

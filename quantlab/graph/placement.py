@@ -17,6 +17,9 @@ from quantlab.registry import nearest
 
 __all__ = ["POLICIES", "RULES", "Activation", "Edge", "Placement", "Policy", "Weight", "place"]
 
+UNKNOWN = "no rule of the policy speaks for it"
+"""Why a node without a decision is not quantized."""
+
 NAMED = 3
 """Nodes that an error names; the rest are counted."""
 
@@ -110,7 +113,7 @@ def place(model: ir.Model, policy: str = "tensorrt") -> Placement:
     """
     placement = policy_named(policy).place(model)
     check_forced(model, placement)
-    check_any(placement)
+    check_any(model, placement)
     return placement
 
 
@@ -124,32 +127,34 @@ def check_forced(model: ir.Model, placement: Placement) -> None:
     for node in model.graph.all_nodes():
         found = decided.get(str(node.name))
         if demanded(node) and (found is None or not found.quantized):
-            why = "no rule of the policy speaks for it" if found is None else found.reason
+            why = UNKNOWN if found is None else found.reason
             raise ConfigError(
                 f"{node.op_type} {node.name!r} cannot be INT8: {why}; leave it out of the config",
                 "layers",
             )
 
 
-def check_any(placement: Placement) -> None:
+def check_any(model: ir.Model, placement: Placement) -> None:
     """Check that a placement quantizes any layer.
 
     Raises:
         ModelError: none; the message lists why.
     """
-    if not placement.weights:
-        raise ModelError(f"no quantizable layer: {_why_not(placement.decisions)}")
+    if not any(d.quantized and d.op in WEIGHTED for d in placement.decisions):
+        raise ModelError(f"no quantizable layer: {_why_not(model, placement.decisions)}")
 
 
-def _why_not(decisions: tuple[Decision, ...]) -> str:
+def _why_not(model: ir.Model, decisions: tuple[Decision, ...]) -> str:
     groups: dict[tuple[str, str], list[str]] = {}
-    for decision in decisions:
-        if decision.op in WEIGHTED:
-            groups.setdefault((decision.op, decision.reason), []).append(decision.node)
+    decided = {decision.node: decision.reason for decision in decisions}
+    for node in model.graph.all_nodes():
+        if node.op_type in WEIGHTED:
+            why = decided.get(str(node.name), UNKNOWN)
+            groups.setdefault((node.op_type, why), []).append(str(node.name))
     if not groups:
         return "the model has no Conv, ConvTranspose, Gemm or MatMul"
     parts = []
     for (op, reason), nodes in groups.items():
         more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
         parts.append(f"{len(nodes)} {op} ({', '.join(nodes[:NAMED])}{more}): {reason}")
-    return "; ".join(parts)
+    return "; ".join(parts) + " ('quantlab explain' lists every node)"

@@ -4,6 +4,7 @@ import onnx_ir as ir
 
 from quantlab.graph.attention import HEADS, TOKENS, has_kernel, in_attention
 from quantlab.graph.elementwise import function_of
+from quantlab.graph.moving import moved
 from quantlab.graph.rules import FLOAT, GUIDE, POLICY, Choice, Known, Rule
 from quantlab.graph.view import (
     CONVOLUTIONS,
@@ -57,11 +58,14 @@ def in_integers(node: ir.Node) -> Choice | None:
 
 
 def first_layer(node: ir.Node) -> bool:
-    """Whether only element-wise operations lie between a node and the model's input."""
+    """Whether all between a node and the model's input moves elements or changes each alone."""
     value = node.inputs[0]
     while value is not None and not graph_input(value):
-        function = function_of(value)
-        value = None if function is None else function.source
+        function, before = function_of(value), value.producer()
+        if function is not None:
+            value = function.source
+        else:
+            value = before.inputs[0] if before is not None and moved(before) == (0,) else None
     return value is not None
 
 

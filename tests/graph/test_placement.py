@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -162,6 +163,18 @@ def test_stem_behind_a_normalization_of_the_input_is_still_the_first_layer(tmp_p
     assert [d.rule for d in place(model).decisions] == ["conv"]
 
 
+@pytest.mark.parametrize("policy", ["tensorrt", "conservative"])
+def test_stem_behind_what_moves_the_input_is_still_the_first_layer(
+    policy: str, tmp_path: Path
+) -> None:
+    net = Net()
+    x = net.add("Transpose", [net.input(shape=("N", 8, 8, 3))], attributes={"perm": [0, 3, 1, 2]})
+    x = net.add("Pad", [x, net.weight("pads", np.array([0, 0, 1, 1, 0, 0, 1, 1]))])
+    x = net.relu(net.conv(net.relu(net.conv(x, (3, 8), name="stem")), (8, 16), name="next"))
+    found = rules(net.finish(net.conv(x, (16, 16), name="last")), tmp_path, policy)
+    assert found["stem"] == ("first-layer" if policy == "conservative" else "conv")
+
+
 def rules(original: onnx.ModelProto, folder: Path, policy: str = "tensorrt") -> dict[str, str]:
     return {d.node: d.rule for d in place(prepared(original, folder), policy).decisions}
 
@@ -271,6 +284,20 @@ def test_networks_of_real_families(network: str, policy: str, tmp_path: Path) ->
         "conservative": {"attention-kernel", "first-layer", "last-layer", "depthwise"},
     }
     assert {d.rule for d in floats} <= allowed[policy]
+
+
+def test_layers_that_no_rule_speaks_for_are_listed(tmp_path: Path) -> None:
+    net = Net()
+    model = prepared(net.finish(net.conv_transpose(net.input(), (16, 16), name="up")), tmp_path)
+    with pytest.raises(ModelError, match=r"1 ConvTranspose \(up\): no rule of the policy"):
+        place(model, "onnxruntime")
+
+
+def test_a_product_of_activations_is_a_layer(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input(shape=("N", 32, 32))
+    model = prepared(net.finish(net.add("MatMul", [x, net.relu(x)], name="product")), tmp_path)
+    assert place(pin(model, {"product": "int8"})).tensors == ("x", "relu0_out")
 
 
 def test_shared_weights_are_quantized_for_each_reader(tmp_path: Path) -> None:
