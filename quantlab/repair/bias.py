@@ -72,6 +72,8 @@ def mean_errors(draft: Draft, batches: Iterable[Arrays]) -> dict[str, Channels]:
         batches: of samples for fitting.
     """
     points = _points(draft)
+    if not points:
+        return {}
     wanted, means = with_means(draft.model, points)
     int8 = folded(draft, Corrections(draft.corrections.weights))
     moved, given, added = with_given_means(int8, points)

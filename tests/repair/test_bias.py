@@ -81,6 +81,15 @@ def test_biases_are_found_anew_not_added_up() -> None:
         assert np.array_equal(bias, twice.corrections.biases[name])
 
 
+def test_leaves_a_model_whose_weights_come_first() -> None:
+    net = Net()
+    x = net.add("MatMul", [net.random("w", (32, 32)), net.input(shape=("N", 32, 32))])
+    made = bench(images(16, 1).reshape(-1, 32, 32)[:8])
+    before = draft(net.finish(x), made)
+    assert before.placement.weights
+    assert Bias().propose(before, made).note == "no layer has a mean error"
+
+
 def test_leaves_a_model_without_error() -> None:
     """Weights and inputs that are on their grids, whose steps are 1."""
     net = Net()
