@@ -54,7 +54,13 @@ def _judged(job: Job) -> list[Target]:
     found = [sought({name: limit}, metrics) for name, limit in _accuracies(job).items()]
     first = next(job.held_back(graph.inputs(job.prepared())), None)
     labelled = first is not None and first.labels is not None
-    return [target for target in found if labelled or target.metric.compares != "labels"]
+    wanting = [t.name for t in found if t.metric.compares == "labels" and not labelled]
+    if wanting:
+        job.progress.note(
+            f"{', '.join(wanting)}: calibration samples without labels cannot tell whether this is "
+            "missed, so for it no repair is tried that costs speed"
+        )
+    return [target for target in found if target.name not in wanting]
 
 
 def _value(job: Job, prepared: ir.Model, int8: ir.Model, target: Target) -> float:

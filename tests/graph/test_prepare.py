@@ -296,6 +296,30 @@ def test_nodes_inside_an_if_are_named_and_left_alone(tmp_path: Path) -> None:
         place(model)
 
 
+def test_nodes_inside_a_loop_are_named_and_left_alone(tmp_path: Path) -> None:
+    info, image = helper.make_tensor_value_info, ("N", 16, 8, 8)
+    inner = Net(seed=1)
+    for name, kind in (("turn", TensorProto.INT64), ("going", TensorProto.BOOL)):
+        inner.inputs.append(info(name, kind, ()))
+    x = inner.conv(inner.input("state", image), (16, 16), name="body")
+    body = inner.finish(
+        inner.add("Identity", ["going"], name="on"), inner.add("Tanh", [x], name="next")
+    ).graph
+    # What comes out of a loop has no shape that could be inferred.
+    body.output[0].CopyFrom(info("on_out", TensorProto.BOOL, ()))
+    body.output[1].CopyFrom(info("next_out", TensorProto.FLOAT, image))
+    net = Net()
+    x = net.relu(net.conv(net.input(shape=image), (16, 16), name="before"))
+    count = net.weight("count", np.array(3))
+    x = net.add("Loop", [count, "", x], name="loop", attributes={"body": body})
+    model = net.finish(net.conv(x, (16, 16), name="behind"))
+    model.graph.output[0].CopyFrom(info("behind_out", TensorProto.FLOAT, image))
+    decisions = {d.node: d for d in place(same_outputs(model, tmp_path)).decisions}
+    quantized = [decisions[name].quantized for name in ("before", "body", "behind")]
+    assert quantized == [True, False, True]
+    assert "inside Loop 'loop'" in decisions["body"].reason
+
+
 def test_axes_without_a_real_name_are_open_each_by_itself(tmp_path: Path) -> None:
     """Paddle writes -1 and "?"; two axes of one name would have one size."""
     net = Net()
