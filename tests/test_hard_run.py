@@ -134,6 +134,10 @@ def test_a_target_that_needs_labels_says_so(hard: tuple[Path, Planted]) -> None:
     outcome = quantlab("run", config)
     assert outcome.code == 2
     assert "give the calibration dataset labels" in outcome.err
+    configured(config.parent, {**FAST, **wanted, "search": False, "repair": "auto"})
+    outcome = quantlab("calibrate", config)
+    assert outcome.code == 0, outcome.err
+    assert "top1_drop: calibration samples without labels cannot tell" in outcome.err
 
 
 def test_a_target_that_nothing_meets_is_exit_3_with_the_best(hard: tuple[Path, Planted]) -> None:
