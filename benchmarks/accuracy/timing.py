@@ -33,10 +33,6 @@ from quantlab.intervals import bootstrap
 from quantlab.measured import Interval
 from quantlab.records import Precision
 
-CHOOSING, COMPARING = slice(0, None, 2), slice(1, None, 2)
-"""Openings that the fastest peer is chosen by, and those on which it is compared: of several models
-the fastest is also the luckiest."""
-
 RUNTIMES: dict[str, Engine] = {"openvino": OpenVino(), "onnxruntime": OnnxRuntime()}
 FP32 = "fp32"
 
@@ -211,11 +207,22 @@ def _rotated(names: list[str], number: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def part(found: Found, openings: slice) -> Found:
-    """Return what some of the openings gave; all of it where there is only one."""
-    if len(found["runs"]) < 2:
-        return found
-    return {**found, "runs": found["runs"][openings], "seconds": found["seconds"][openings]}
+def throughput(found: Found, left_out: int | None = None) -> float:
+    """Return runs a second over all openings but one, or over the only one."""
+    kept = [i for i in range(len(found["runs"])) if i != left_out] or [0]
+    return float(sum(found["runs"][i] for i in kept) / sum(found["seconds"][i] for i in kept))
+
+
+def fastest(models: Sequence[Found]) -> Found:
+    """Return what the fastest model gave, chosen for each opening by the others.
+
+    Of several models the fastest is also the luckiest: none is compared on what it was chosen by.
+    """
+    openings = range(len(models[0]["runs"]))
+    chosen = [max(models, key=lambda found: throughput(found, i)) for i in openings]
+    return {
+        part: [found[part][i] for i, found in enumerate(chosen)] for part in ("runs", "seconds")
+    }
 
 
 def ratio(over: Found, under: Found) -> Interval:

@@ -311,10 +311,11 @@ def test_speed_and_kernels_are_held_to_the_best_peer() -> None:
 
 
 def test_the_fastest_peer_is_compared_on_openings_that_it_was_not_chosen_by() -> None:
-    lucky, steady = timed("nncf", [0.5, 2.0] * 2, 2), timed("modelopt-max", [1.0] * 4, 2)
-    rows = timed("quantlab-auto", [1.0] * 4, 2), lucky, steady
+    lucky, steady = timed("nncf", [0.1, 1.5, 1.5], 2), timed("modelopt-max", [1.0] * 3, 2)
+    rows = timed("quantlab-auto", [1.0] * 3, 2), lucky, steady
     speeds = [f for f in figures.figures(stored(*rows)) if "speed" in f.name]
-    assert [(f.value, f.how.partition(";")[0]) for f in speeds] == [(2.0, "NNCF default")] * 2
+    # It is faster in the first opening, which only the other openings could choose it for.
+    assert [f.value for f in speeds] == [pytest.approx((1.0 + 1.5 + 1.5) / 3)] * 2
 
 
 def test_symmetric_models_are_timed_against_symmetric_ones_and_unsigned_ones_against_all() -> None:
