@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BINDINGS := .bindings/.prepared
-JOBS ?= 2
+# One more than the cores of CI: many tests wait, for processes, a cluster or a browser.
+JOBS ?= 3
 NETWORKS ?= benchmarks/.envs/networks
 DATA ?= benchmarks/.envs/cifar10.npz
 
