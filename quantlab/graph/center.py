@@ -12,7 +12,8 @@ map over the positions of the output that an Add brings in.
 
 Precision: FP32 computes the same up to rounding.  t = 0 is the integer -127 exactly.
 Limits: tensors that one Relu (or Clip from 0) of one layer writes, and only quantized Conv, Gemm
-        and MatMul with constant weights read; maps need a fixed size of the image.
+        and MatMul with constant weights read; maps need a fixed size of the image, and have at most
+        ``MOST`` elements, because the model stores them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,10 +25,20 @@ from numpy.typing import NDArray
 
 from quantlab.graph.add_biases import add_behind, add_biases
 from quantlab.graph.editor import Editor
-from quantlab.graph.input_sums import Floats, input_sums, is_plain, output_axis, weights_of
+from quantlab.graph.input_sums import (
+    Floats,
+    elements,
+    input_sums,
+    is_plain,
+    output_axis,
+    weights_of,
+)
 from quantlab.graph.passes import copy
 from quantlab.graph.sites import Placement
-from quantlab.graph.view import CONVOLUTIONS, attribute_int, constant, only_reader
+from quantlab.graph.view import CONVOLUTIONS, attribute_int, constant, only_reader, upper_bound
+
+MOST = 1 << 22
+"""Elements of a map: 16 MiB, such as 64 channels of 256 x 256 positions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,18 +118,13 @@ def _sites(model: ir.Model, placement: Placement) -> Iterator[_Site]:
         names = {str(user.name) for user in users}
         if writer is None or not names or not names <= quantized.get(str(value.name), set()):
             continue
-        if all(is_plain(user, value) for user in users):
+        if all(is_plain(user, value) and elements(user) <= MOST for user in users):
             yield _Site(writer, node, tuple(users))
 
 
 def _from_zero(node: ir.Node) -> bool:
     """Whether a node is a Relu or a Clip from 0 up to a constant."""
-    if node.op_type != "Clip":
-        return node.op_type == "Relu"
-    low, *high = node.inputs[1:]
-    if not all(value is None or constant(value) for value in (low, *high)):
-        return False
-    return low is not None and low.const_value is not None and not low.const_value.numpy().any()
+    return node.op_type == "Relu" or upper_bound(node) is not None
 
 
 def _writer(value: ir.Value | None) -> ir.Node | None:
@@ -149,11 +155,10 @@ def _add(found: dict[str, NDArray[np.float32]], node: ir.Node, values: Floats) -
 
 def _lower(editor: Editor, clip: ir.Node, shift: float) -> None:
     """Take ``shift`` off the bounds of a Relu or Clip."""
-    name, high = clip.outputs[0].name, clip.inputs[2] if len(clip.inputs) > 2 else None
+    name, high = clip.outputs[0].name, upper_bound(clip)
     bounds = [editor.constant(f"{name}_low", np.array(-shift, np.float32))]
-    if high is not None and high.const_value is not None:
-        most = high.const_value.numpy() - shift
-        bounds.append(editor.constant(f"{name}_high", most.astype(np.float32)))
+    if high is not None and np.isfinite(high):
+        bounds.append(editor.constant(f"{name}_high", np.array(high - shift, np.float32)))
     clip.op_type = "Clip"
     clip.attributes.clear()
     clip.resize_inputs(1 + len(bounds))

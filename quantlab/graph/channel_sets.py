@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from quantlab.graph.channel_roles import End, Place, Touch, size, touches
 from quantlab.graph.normalization import NORMALIZATIONS
-from quantlab.graph.view import WEIGHTED, only_reader
+from quantlab.graph.view import WEIGHTED, only_reader, upper_bound
 
 Ranges = Mapping[str, NDArray[np.float64]]
 """Largest magnitude of each channel that was seen, (channels,), by tensor."""
@@ -78,23 +78,6 @@ def channel_sets(model: ir.Model, ranges: Ranges | None) -> list[ChannelSet]:
                 found.append(one)
                 taken |= one.tensors.keys()
     return found
-
-
-def upper_bound(node: ir.Node) -> float | None:
-    """Return the upper bound of a Clip from 0, infinite for none; None if it is no such node."""
-    if node.op_type != "Clip":
-        return None
-    low, high = _bound(node, "min", 1, -np.inf), _bound(node, "max", 2, np.inf)
-    return high if low == 0 and high is not None else None
-
-
-def _bound(node: ir.Node, name: str, slot: int, default: float) -> float | None:
-    if name in node.attributes:
-        return node.attributes[name].as_float()
-    given = node.inputs[slot] if slot < len(node.inputs) else None
-    if given is None:
-        return default
-    return None if given.const_value is None else float(given.const_value.numpy().reshape(-1)[0])
 
 
 def _passing(node: ir.Node, ranges: Ranges | None) -> list[Touch]:

@@ -6,6 +6,8 @@ sums fewer taps at the border, so there it is a map over the positions of the ou
 Limits: Conv, Gemm and MatMul that are ``readable``; padded images have a fixed size.
 """
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -28,11 +30,11 @@ def is_plain(node: ir.Node, value: ir.Value) -> bool:
     return node.op_type in PRODUCTS or not _padded(node) or _image(value) is not None
 
 
-def weights_of(node: ir.Node) -> Floats | None:
-    """Return the weights of a layer in float64, None if they are not constant."""
+def weights_of(node: ir.Node) -> NDArray[np.floating] | None:
+    """Return the weights of a layer, None if they are not constant."""
     value = node.inputs[1] if len(node.inputs) > 1 else None
     known = value.const_value if value is not None and constant(value) else None
-    return None if known is None else known.numpy().astype(np.float64)
+    return None if known is None else known.numpy()
 
 
 def output_axis(node: ir.Node) -> int:
@@ -42,10 +44,23 @@ def output_axis(node: ir.Node) -> int:
     return 0 if attribute_int(node, "transB", 0) else 1
 
 
-def input_sums(node: ir.Node) -> Floats:
-    """Return ``W 1`` of a plain layer: (channels,), or (channels, ...) where it pads its input."""
+def elements(node: ir.Node) -> int:
+    """Return how many elements ``input_sums`` has."""
     weights = weights_of(node)
     assert weights is not None  # noqa: S101  a plain layer has some
+    channels = int(weights.shape[output_axis(node)])
+    if node.op_type != "Conv" or not _padded(node):
+        return channels
+    sizes = _image(node.inputs[0]) or []
+    placed = zip(windows(node, weights.shape), sizes, strict=True)
+    return channels * prod(window.positions(size) for window, size in placed)
+
+
+def input_sums(node: ir.Node) -> Floats:
+    """Return ``W 1`` of a plain layer: (channels,), or (channels, ...) where it pads its input."""
+    stored = weights_of(node)
+    assert stored is not None  # noqa: S101  a plain layer has some
+    weights = stored.astype(np.float64)
     sums: Floats
     if node.op_type != "Conv":
         sums = factor(node) * weights.sum(axis=1 - output_axis(node))

@@ -91,11 +91,9 @@ def insert_qdq(
 def grids(placement: Placement, thresholds: Thresholds, policy: str) -> dict[str, QParams]:
     """Return how each quantized tensor of a placement is quantized."""
     # Tied tensors share the zero point too: one that is ever negative makes all of them signed.
-    lowest = {
-        name: min(thresholds[member].minimum for member in group)
-        for group in placement.ties
-        for name in group
-    }
+    lowest: dict[str, float] = {}
+    for group in placement.ties:
+        lowest |= dict.fromkeys(group, min(thresholds[member].minimum for member in group))
     found = {}
     for name in placement.tensors:
         minimum = lowest.get(name, thresholds[name].minimum)

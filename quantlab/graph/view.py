@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 STANDARD = ("", "ai.onnx")
@@ -67,6 +68,23 @@ def factor(node: ir.Node) -> float:
     """Return what a layer multiplies its sums by: ``alpha`` of a Gemm, else 1."""
     found = node.attributes.get("alpha") if node.op_type == "Gemm" else None
     return 1.0 if found is None else found.as_float()
+
+
+def upper_bound(node: ir.Node) -> float | None:
+    """Return the upper bound of a Clip from 0, infinite for none; None if it is no such node."""
+    if node.op_type != "Clip":
+        return None
+    low, high = _bound(node, "min", 1, -np.inf), _bound(node, "max", 2, np.inf)
+    return high if low == 0 and high is not None else None
+
+
+def _bound(node: ir.Node, name: str, slot: int, default: float) -> float | None:
+    if name in node.attributes:
+        return node.attributes[name].as_float()
+    given = node.inputs[slot] if slot < len(node.inputs) else None
+    if given is None:
+        return default
+    return None if given.const_value is None else float(given.const_value.numpy().reshape(-1)[0])
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

@@ -32,6 +32,18 @@ def same(model: onnx.ModelProto, before: ir.Model, after: ir.Model, size: int = 
     assert np.abs(old - new).max() < 1e-5 * max(np.abs(old).max(), 1.0)
 
 
+def test_a_clip_without_bounds_and_a_map_beyond_the_limit_are_left_alone() -> None:
+    net = Net()
+    x = net.add("Clip", [net.conv(net.input(), (16, 16), name="first")])
+    _, found = centred(net.finish(net.conv(x, (16, 16), name="second")))
+    assert not found.shifts
+    for size, count in ((8, 1), (600, 0)):
+        net = Net()
+        x = net.relu(net.conv(net.input(shape=("N", 16, size, size)), (16, 16), name="first"))
+        _, found = centred(net.finish(net.conv(x, (16, 16), name="second")))
+        assert len(found.shifts) == count
+
+
 @st.composite
 def convolutions(draw: st.DrawFn) -> Mapping[str, list[int]]:
     axes = draw(st.integers(1, 3))
