@@ -90,8 +90,8 @@ def main(given: Sequence[str]) -> int:
         for name in options.networks
         for form in options.forms
     ]
-    started = time.perf_counter()
     for phase in options.phase:
+        started = time.perf_counter()
         PHASE[phase](options, materials, console)
         console.print(f"{phase}: {time.perf_counter() - started:.0f} s")
     found = results.gathered(materials, options.tools, source)
@@ -177,11 +177,8 @@ def made(one: material.Material, settings: Sequence[str]) -> list[str]:
 def report(options: argparse.Namespace, found: results.Results, console: Console) -> int:
     """Print tables and what is missed, write the results; return the exit code."""
     checked = list(held.figures(found))
-    whole = (options.networks, options.forms, options.tools) == (
-        list(NETWORKS),
-        list(FORMS),
-        list(SETTINGS),
-    )
+    everything = (list(NETWORKS), list(FORMS), list(SETTINGS), list(PHASES))
+    whole = (options.networks, options.forms, options.tools, options.phase) == everything
     path = results.PATH if whole else options.work / "part.json"
     found.save(path, checked)
     for name, rows in tables.groups(found).items():

@@ -1,4 +1,4 @@
-"""The fourth phase: TensorRT-RTX builds a plan of every model under TensorRT's rules.
+"""The fifth phase: TensorRT-RTX builds a plan of every model under TensorRT's rules.
 
 Its builder needs no GPU; the plan is for compute capability 8.6, with FP32 around INT8.
 """

@@ -28,7 +28,7 @@ def confirmed(material: Material, own: str, peer: str, source: Source) -> Found:
     """Return what ``own`` loses beyond ``peer`` on the samples that none was judged on.
 
     Returns:
-        ``peer``, ``samples`` and ``beyond``: value, low and high.
+        ``peer``, ``samples`` and ``beyond``: value, low and high; nothing if no sample is left.
     """
     paths = {name: material.cell(name) / INT8 for name in (own, peer)}
     key = {
@@ -38,6 +38,8 @@ def confirmed(material: Material, own: str, peer: str, source: Source) -> Found:
 
     def work() -> Found:
         rest = material.task.evaluation(source.data, ALL).after(source.evaluation)
+        if not len(rest.inputs):
+            return {}
         rows = {
             name: material.task.scores(found, rest.labels, found)[material.task.metric]
             for name, found in ((name, outputs(path, rest.inputs)) for name, path in paths.items())

@@ -1,4 +1,4 @@
-"""The third phase: FP32 and all INT8 models of a network side by side, in both runtimes.
+"""The fourth phase: FP32 and all INT8 models of a network side by side, in both runtimes.
 
 Where its buffers come to lie makes a model up to a tenth faster or slower until it is compiled
 again, so all of them are opened several times over.  In each round of an opening every model runs
