@@ -108,6 +108,8 @@ def test_what_costs_speed_is_tried_for_a_target_that_is_missed(hard: tuple[Path,
     ql.build(config)
     nodes = onnx.load(config.parent / "run" / "int8.onnx").graph.node
     assert any(node.op_type == "Clip" for node in nodes) == tried[0].kept
+    (config.parent / "calib.npz").unlink()
+    ql.build(config)  # which reads no sample
 
 
 def test_search_meets_a_target_and_says_what_it_chose(hard: tuple[Path, Planted]) -> None:
@@ -123,6 +125,8 @@ def test_search_meets_a_target_and_says_what_it_chose(hard: tuple[Path, Planted]
     chosen = next(p for p in report.search.plans if p.label == report.search.chosen)
     assert chosen.on_front
     assert cosine(config.parent / "run") >= 0.9999
+    (config.parent / "calib.npz").unlink()
+    assert quantlab("report", config).code == 0, "which reads no sample"
 
 
 def test_a_target_that_needs_labels_says_so(hard: tuple[Path, Planted]) -> None:

@@ -13,11 +13,13 @@ class HeldBack:
     Attributes:
         samples: how many.
         data_hash: SHA-256 over them.
+        labelled_hash: the same with their labels.
         whole_hash: SHA-256 over these and the samples for fitting.
     """
 
     samples: int
     data_hash: str
+    labelled_hash: str
     whole_hash: str
 
 
@@ -27,10 +29,17 @@ def held_back(job: Job, inputs: Inputs) -> HeldBack:
     Raises:
         DataError: they cannot be read.
     """
-    held, samples = Fingerprint(), 0
+    held, labelled, samples = Fingerprint(), Fingerprint(labelled=True), 0
     for batch in job.held_back(inputs):
         held.add(batch)
+        labelled.add(batch)
         samples += batch.size
     whole = fingerprint(job.fitting(inputs))
     whole.merge(held.total)
-    return HeldBack(samples, held.hexdigest(), whole.hexdigest())
+    return HeldBack(samples, held.hexdigest(), labelled.hexdigest(), whole.hexdigest())
+
+
+def recheck(job: Job, step: str, known: HeldBack, inputs: Inputs) -> None:
+    """Make a step run again if the samples held back, or their labels, are others."""
+    found = job.held_back(inputs)
+    job.recheck_samples(step, known.labelled_hash, found, labelled=True)

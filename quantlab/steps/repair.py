@@ -34,7 +34,7 @@ from quantlab.saved import dump, load
 from quantlab.simulate import Arrays, Draft, Judge
 from quantlab.steps.collect import count
 from quantlab.steps.decided import decided
-from quantlab.steps.held_back import HeldBack, held_back
+from quantlab.steps.held_back import HeldBack, held_back, recheck
 from quantlab.steps.job import Inputs, Job, marked
 from quantlab.steps.placing import placements, ties, wanted
 from quantlab.steps.unmet import misses, unmet_from
@@ -83,7 +83,7 @@ def repair(job: Job, model: ir.Model) -> None:
     inputs = graph.inputs(model)
     if job.folder.stale("repair", made_from) is None:
         known = load(job.file(RECORD), Outcome)
-        job.recheck_samples("repair", known.held_back.data_hash, job.held_back(inputs))
+        recheck(job, "repair", known.held_back, inputs)
     if job.folder.stale("repair", made_from) is not None:
         job.folder.drop("repair")  # another choice may leave other files
     job.folder.step("repair", made_from, lambda: _work(job, model))

@@ -12,7 +12,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from quantlab.datasets.fingerprint import fingerprint
 from quantlab.engines.base import BuildContext
 from quantlab.findings import Searched
 from quantlab.graph import model as graph
@@ -27,7 +26,7 @@ from quantlab.search.target import sought
 from quantlab.search.timing import Track
 from quantlab.steps.analyze import analysis_from, analyze
 from quantlab.steps.draft import draft
-from quantlab.steps.held_back import HeldBack, held_back
+from quantlab.steps.held_back import HeldBack, held_back, recheck
 from quantlab.steps.job import Inputs, Job
 from quantlab.steps.shapes import calibration_batches, shapes
 from quantlab.steps.speed import batch, sizes
@@ -72,7 +71,10 @@ def search(job: Job) -> None:
         judged_on = dump(job.file(SAMPLES), held_back(job, inputs), HeldBack)
         return [dump(job.file(RECORD), found, Searched), judged_on]
 
-    job.folder.step("search", search_from(job), work)
+    made_from = search_from(job)
+    if job.folder.stale("search", made_from) is None:
+        recheck(job, "search", load(job.file(SAMPLES), HeldBack), inputs)
+    job.folder.step("search", made_from, work)
 
 
 def search_from(job: Job) -> Mapping[str, Any]:
@@ -81,7 +83,6 @@ def search_from(job: Job) -> Mapping[str, Any]:
     evaluation = job.config.evaluation
     return {
         **analysis_from(job),
-        "held back": fingerprint(job.held_back(inputs), labelled=True).hexdigest(),
         "targets": dict(job.config.targets),
         "metrics": [str(metric) for metric in evaluation.metrics] if evaluation else [],
         "precisions": job.precisions,

@@ -14,7 +14,6 @@ from typing import Any
 import onnx_ir as ir
 
 from quantlab.config import AUTO
-from quantlab.datasets.fingerprint import fingerprint
 from quantlab.graph import model as graph
 from quantlab.search.judging import Judging
 from quantlab.search.target import Target, sought
@@ -30,18 +29,16 @@ def misses(job: Job, prepared: ir.Model, draft: Draft) -> bool:
         QuantlabError: the samples cannot be read, run or judged.
     """
     int8 = draft.int8()
-    return any(not target.meets(_value(job, prepared, int8, target)) for target in _judged(job))
+    return any(_missed(job, prepared, int8, target) for target in _judged(job))
 
 
 def unmet_from(job: Job) -> Mapping[str, Any]:
     """Return what the answer depends on beside draft and samples."""
     if job.config.repair != AUTO or not _accuracies(job):
         return {}
-    inputs = graph.inputs(job.prepared())
     return {
         "targets": _accuracies(job),
         "metrics": [str(metric) for metric in job.metrics()],
-        "labels": fingerprint(job.held_back(inputs), labelled=True).hexdigest(),
     }
 
 
@@ -63,7 +60,7 @@ def _judged(job: Job) -> list[Target]:
     return [target for target in found if target.name not in wanting]
 
 
-def _value(job: Job, prepared: ir.Model, int8: ir.Model, target: Target) -> float:
+def _missed(job: Job, prepared: ir.Model, int8: ir.Model, target: Target) -> bool:
     inputs = graph.inputs(prepared)
     with TemporaryDirectory(prefix="quantlab.targets.") as folder:
         judging = Judging.make(
@@ -73,4 +70,5 @@ def _value(job: Job, prepared: ir.Model, int8: ir.Model, target: Target) -> floa
             output=job.output,
             folder=Path(folder),
         )
-        return judging.score(int8)[0]
+        value, finite = judging.score(int8)
+        return not (finite and target.meets(value))
