@@ -21,7 +21,7 @@ from quantlab.graph.insert_qdq import nearest_grid
 from quantlab.graph.windows import readable
 from quantlab.qparams import QParams, dequantize, neighbours, quantize_weights
 from quantlab.repair.layers import Layer, layers
-from quantlab.repair.patches import rows
+from quantlab.repair.patches import row_shape, rows
 from quantlab.repair.rounding import Choice, Floats, rounded
 from quantlab.simulate import Draft
 
@@ -43,24 +43,33 @@ class Job:
         layer: whose weights.
         values: the weights.
         params: their grid.
-        places: where each output channel's weights are, (groups, channels, inputs).
     """
 
     layer: Layer
     values: NDArray[np.floating]
     params: QParams
-    places: NDArray[np.int64]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Return where each output channel's weights are: (groups, channels, inputs)."""
+        return rows(self.layer.node, self.values.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (groups, channels, inputs)."""
+        return row_shape(self.layer.node, self.values.shape)
 
     def cost(self, seen: int) -> float:
         """Return multiplications for ``seen`` rows of what it reads, and to round by them."""
-        groups, channels, inputs = self.places.shape
+        groups, channels, inputs = self.shape
         each = inputs * (seen + 2 * inputs + 4 * channels) + OVERHEAD
         return float(groups * inputs * each)
 
     @property
     def gram_shape(self) -> tuple[int, int, int]:
         """Return (groups, inputs, inputs)."""
-        return (self.places.shape[0], self.places.shape[2], self.places.shape[2])
+        groups, _, inputs = self.shape
+        return groups, inputs, inputs
 
 
 def source(node: ir.Node) -> str:
@@ -82,7 +91,7 @@ def jobs(draft: Draft) -> list[Job]:
             continue
         given = draft.corrections.weights.get(name)
         params = nearest_grid(values, layer.weight.axis) if given is None else given.params
-        job = Job(layer, values, params, rows(layer.node, values.shape))
+        job = Job(layer, values, params)
         steps, below, above = neighbours(values, params)
         if np.any(np.minimum(steps - below, above - steps) > SAME):
             found.append(job)

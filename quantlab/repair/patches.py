@@ -5,11 +5,13 @@ transposed one, tap k of output position p reads the input at
 ``(p + before - k dilation) / stride`` where that is whole.  What lies outside the input is 0.
 """
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantlab.graph.view import attribute_int
+from quantlab.graph.view import PRODUCTS, attribute_int
 from quantlab.graph.windows import Index, Window, windows
 
 
@@ -32,6 +34,17 @@ def rows(node: ir.Node, shape: tuple[int, ...]) -> Index:
     if node.op_type == "ConvTranspose":
         parts = parts.swapaxes(1, 2)
     return parts.reshape(groups, parts.shape[1], -1)
+
+
+def row_shape(node: ir.Node, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape of ``rows``, without making them."""
+    count = prod(shape)
+    if node.op_type in PRODUCTS:
+        channels = shape[0 if attribute_int(node, "transB", 0) else 1]
+        return 1, channels, count // channels
+    groups = attribute_int(node, "group", 1)
+    channels = shape[1] if node.op_type == "ConvTranspose" else shape[0] // groups
+    return groups, channels, count // (groups * channels)
 
 
 def patches(

@@ -98,8 +98,8 @@ class Refit:
 
     def _refitted(self, draft: Draft, job: Job, batches: Batches) -> Draft:
         seen = self._moments(draft, job, batches)
-        fitted = job.values.astype(np.float64).ravel()
-        for group, places in enumerate(job.places):
+        fitted, rows = job.values.astype(np.float64).ravel(), job.places
+        for group, places in enumerate(rows):
             held = DAMPING * max(float(np.diag(seen.gram[group]).mean()), 1e-30)
             wanted = fitted[places] @ seen.cross[group] + held * fitted[places]
             gram = seen.gram[group] + held * np.eye(len(seen.gram[group]))
@@ -108,7 +108,7 @@ class Refit:
         made = dequantize(weight.integers, weight.params).astype(np.float64).ravel()
         bias = [
             factor(job.layer.node) * (job.values.ravel()[places] @ x - made[places] @ q)
-            for places, x, q in zip(job.places, seen.floats, seen.integers, strict=True)
+            for places, x, q in zip(rows, seen.floats, seen.integers, strict=True)
         ]
         name, initializer = job.layer.name, job.layer.weight.initializer
         corrections = Corrections(

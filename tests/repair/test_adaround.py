@@ -18,7 +18,7 @@ from quantlab.qparams import QParams, dequantize, neighbours, per_channel, quant
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.bias import Bias
 from quantlab.repair.jobs import RATE, affordable
-from quantlab.repair.patches import patches, rows
+from quantlab.repair.patches import patches, row_shape, rows
 from quantlab.repair.rounding import Choice, errors, rounded
 from quantlab.repair.weights import Weights
 from quantlab.simulate import session
@@ -63,6 +63,20 @@ def test_near_the_best_of_all_roundings() -> None:
     assert left < 0.1 * possible
 
 
+@pytest.mark.parametrize(("op", "transposed"), [("MatMul", 0), ("Gemm", 0), ("Gemm", 1)])
+def test_rows_of_a_product_are_its_output_channels(op: str, transposed: int) -> None:
+    attributes = {"transB": transposed} if op == "Gemm" else {}
+    net = Net()
+    shape = (5, 7) if transposed else (7, 5)
+    inputs = [net.input(shape=("N", 7)), net.random("w", shape)]
+    made = net.finish(net.add(op, inputs, name="layer", attributes=attributes))
+    node = ir.from_proto(made).graph[0]
+    values = np.arange(35).reshape(shape)
+    found = values.ravel()[rows(node, shape)]
+    assert found.shape == row_shape(node, shape) == (1, 5, 7)
+    assert np.array_equal(found[0], values if transposed else values.T)
+
+
 def conv(op: str, attributes: dict[str, object], groups: int) -> onnx.ModelProto:
     net = Net()
     shape = (8, 8 // groups, 3, 2)
@@ -88,6 +102,7 @@ def test_patches_are_what_a_convolution_reads(
     values = weight.const_value.numpy()
     x = np.random.default_rng(0).normal(size=(1, 8, 9, 7)).astype(np.float32)
     assert readable(node, values.shape)
+    assert row_shape(node, values.shape) == rows(node, values.shape).shape
     read = patches(node, values.shape, x, count=50, rng=np.random.default_rng(1))
     matrix = values.ravel()[rows(node, values.shape)]
     got = (read @ matrix.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(50, -1)
