@@ -29,15 +29,15 @@ class Bench:
         fit: a pass over the samples for fitting: nothing held back, nothing of the evaluation.
         collect: runs a float model on them and counts tensors.
         decide: the method for tensors whose histograms are new.
-        channels: runs a float model on them for the largest magnitude of each channel of tensors,
-            by the channels' axis.
+        channels: runs a float model on them for the largest magnitude of each channel, of the
+            tensors that ``channel_sets.axes`` names; of a model asked for again it is known.
         seconds: that one repair may take, where it can use more or less.
     """
 
     fit: Batches
     collect: Callable[[ir.Model, Sequence[str]], Mapping[str, Histogram]]
     decide: Decide
-    channels: Callable[[ir.Model, Mapping[str, int]], Ranges]
+    channels: Callable[[ir.Model], Ranges]
     seconds: float = 60.0
 
     def redraft(self, draft: Draft, model: ir.Model) -> Draft:

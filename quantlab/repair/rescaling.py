@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantlab.graph.channel_sets import axes
 from quantlab.graph.equalize import equalize
 from quantlab.graph.outliers import outliers
 from quantlab.graph.rescale import Change, Rescaled
@@ -54,10 +53,9 @@ class Outliers:
 
 def rescaled(draft: Draft, bench: Bench, change: Callable[..., Rescaled]) -> Proposal:
     """Return the draft with its channels scaled, collected anew."""
-    wanted = axes(draft.model)
-    if not wanted:
+    amax = bench.channels(draft.model)
+    if not amax:
         return Proposal(None, "no channels can be scaled without changing the function")
-    amax = bench.channels(draft.model, wanted)
     made = change(draft.model, amax, quantized=frozenset(draft.placement.tensors))
     if not made.changes:
         return Proposal(None, "no channels that are unequal enough")

@@ -7,6 +7,7 @@ repairs.  FP32 and FP16 stay the prepared model's; INT8 is made of what this ste
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from quantlab.files import sha256
 from quantlab.findings import Repaired, Trial
 from quantlab.graph import corrections as corrections_file
 from quantlab.graph import model as graph
-from quantlab.graph.channel_sets import Ranges
+from quantlab.graph.channel_sets import Ranges, axes
 from quantlab.graph.corrections import NONE, Corrections
 from quantlab.graph.files import digest, files
 from quantlab.histogram import Histogram
@@ -194,9 +195,13 @@ def _bench(job: Job, inputs: Inputs) -> Bench:
         columns = zip(found.histograms.items(), found.batch_amax.T, strict=True)
         return {name: replace(one, batch_amax=amax) for (name, one), amax in columns}
 
-    def channels(model: ir.Model, axes: Mapping[str, int]) -> Ranges:
+    @lru_cache(maxsize=1)  # several repairs ask it of a model that none of them changed
+    def channels(model: ir.Model) -> Ranges:
+        found = axes(model)
+        if not found:
+            return {}
         with _written(job, model) as path:
-            return channel_amax(path, axes, _arrays(job.fitting(inputs)))
+            return channel_amax(path, found, _arrays(job.fitting(inputs)))
 
     return Bench(lambda: _arrays(job.fitting(inputs)), collect, decide, channels)
 

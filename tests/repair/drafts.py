@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quantlab.calibrators.minmax import MinMax
 from quantlab.decide import decide
 from quantlab.engines.ort_session import run
-from quantlab.graph.channel_sets import Ranges
+from quantlab.graph.channel_sets import Ranges, axes
 from quantlab.graph.placement import place
 from quantlab.graph.prepare import prepare
 from quantlab.graph.tap import tap
@@ -39,16 +39,17 @@ def bench(samples: NDArray[np.float32], *, seconds: float = 60.0) -> Bench:
     def chosen(model: ir.Model, histograms: Mapping[str, Histogram]) -> Thresholds:
         return decide(histograms, MinMax(), method="minmax", ties=place(model).ties)
 
-    def channels(model: ir.Model, axes: Mapping[str, int]) -> Ranges:
-        inner = [name for name in axes if name != "x"]
+    def channels(model: ir.Model) -> Ranges:
+        found = axes(model)
+        inner = [name for name in found if name != "x"]
         made = run(session(tap(model, inner)), inner, {"x": samples}) if inner else {}
-        values = {name: np.abs({**made, "x": samples}[name]) for name in axes}
+        values = {name: np.abs({**made, "x": samples}[name]) for name in found}
         return {
             name: np.moveaxis(values[name], axis, 0)
             .reshape(values[name].shape[axis], -1)
             .max(axis=1)
             .astype(np.float64)
-            for name, axis in axes.items()
+            for name, axis in found.items()
         }
 
     return Bench(lambda: batches(samples), collect, chosen, channels, seconds)
