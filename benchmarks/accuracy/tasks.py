@@ -56,14 +56,12 @@ class Task:
 
     Attributes:
         metric: what is judged, a name in METRICS and in settings.TARGETS.
-        unit: of a drop.
         calibration: from the data file, number and seed.
         evaluation: from the data file and the number.
         scores: by metric, a row a sample, from outputs, labels and FP32's outputs.
     """
 
     metric: str
-    unit: str
     calibration: Callable[[Path, int, int], Samples]
     evaluation: Callable[[Path, int], Samples]
     scores: Callable[[Array, Array, Array], Mapping[str, Rows]]
@@ -118,21 +116,18 @@ def _embedded(outputs: Array, labels: Array, reference: Array) -> dict[str, Rows
 TASKS: dict[str, Task] = {
     "fashion": Task(
         "top1",
-        "points",
         lambda _, count, seed: _idx("calib").chosen(count, seed),
         lambda _, count: _first(_idx("t10k"), count),
         _top1,
     ),
     "classify": Task(
         "top1",
-        "points",
         lambda path, count, seed: _pictures(path, "train", POOL).chosen(count, seed),
         lambda path, count: _pictures(path, "test", count),
         _top1,
     ),
     "denoise": Task(
         "psnr",
-        "dB",
         lambda path, count, seed: _noisy(path, "train", POOL, CALIBRATION_SEED + seed).chosen(
             count, seed
         ),
@@ -141,7 +136,6 @@ TASKS: dict[str, Task] = {
     ),
     "embed": Task(
         "cosine",
-        "",
         lambda _, count, seed: _sentences(count, CALIBRATION_SEED + seed).chosen(count, seed),
         lambda _, count: _sentences(count, TEST_SEED),
         _embedded,

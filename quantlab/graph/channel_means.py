@@ -32,7 +32,10 @@ class Point:
 
 
 def point(layer: ir.Node) -> Point:
-    """Return where a layer's result is whole: behind the residual Add and the Relu or Clip."""
+    """Return where a layer's result is whole: behind its Relu or Clip, and an Add before that.
+
+    Where no Relu or Clip follows, it is the layer's own output.
+    """
     made = layer.outputs[0]
     axis = 1 if layer.op_type in CONVOLUTIONS else -1
     reader = only_reader(made)

@@ -79,7 +79,7 @@ class Refit:
     positions: int = 256
 
     def propose(self, draft: Draft, bench: Bench) -> Proposal:
-        """Return the draft with weights and biases of its own in place of those it has.
+        """Return the draft with weights and biases of its own; layers out of time keep theirs.
 
         Raises:
             QuantlabError: the samples cannot be read or run.

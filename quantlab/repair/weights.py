@@ -81,10 +81,11 @@ def _uncorrected(draft: Draft) -> Iterator[tuple[Weight, NDArray[np.floating]]]:
     """Yield the weights that have one grid and none that a repair gave them."""
     nodes = {str(node.name): node for node in draft.model.graph}
     axes: dict[str, set[int | None]] = {}
+    first: dict[str, Weight] = {}
     for weight in draft.placement.weights:
         axes.setdefault(weight.initializer, set()).add(weight.axis)
-    first = {weight.initializer: weight for weight in reversed(draft.placement.weights)}
-    for name, weight in reversed(first.items()):
+        first.setdefault(weight.initializer, weight)
+    for name, weight in first.items():
         value = nodes[weight.edge.node].inputs[weight.edge.index]
         known = None if value is None else value.const_value
         if len(axes[name]) == 1 and name not in draft.corrections.weights and known is not None:
