@@ -5,8 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BINDINGS := .bindings/.prepared
-# One more than the cores of CI: many tests wait, for processes, a cluster or a browser.
-JOBS ?= 3
+JOBS ?= 2
 NETWORKS ?= benchmarks/.envs/networks
 DATA ?= benchmarks/.envs/cifar10.npz
 
