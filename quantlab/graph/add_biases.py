@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quantlab.errors import ModelError
 from quantlab.graph.editor import Editor
-from quantlab.graph.view import CONVOLUTIONS, constant, only_reader
+from quantlab.graph.view import CONVOLUTIONS, attribute_float, constant, only_reader
 
 BIAS = 2
 """Input of a Conv, ConvTranspose or Gemm that holds the bias."""
@@ -43,8 +43,7 @@ def add_biases(editor: Editor, biases: Mapping[str, Channels]) -> None:
 
 def _beta(node: ir.Node) -> float:
     """Return what a Gemm multiplies its bias by; 0 becomes 1, and so does that of no bias."""
-    found = node.attributes.get("beta")
-    beta = 1.0 if found is None else found.as_float()
+    beta = attribute_float(node, "beta", 1.0)
     given = len(node.inputs) > BIAS and node.inputs[BIAS] is not None
     if given and beta:
         return beta

@@ -26,7 +26,15 @@ from quantlab.graph.sites import (
     build,
     inside_subgraphs,
 )
-from quantlab.graph.view import CLAMPS, STANDARD, attribute_int, constant, only_reader, rank
+from quantlab.graph.view import (
+    CLAMPS,
+    STANDARD,
+    attribute_float,
+    attribute_int,
+    constant,
+    only_reader,
+    rank,
+)
 from quantlab.records import Decision
 
 SOURCE = "ONNX Runtime 1.32, qdq_transformer"
@@ -184,7 +192,7 @@ def _site(node: ir.Node, kernel: KernelRule, edges: dict[ir.Value, list[Edge]]) 
 
 def _gives_floats(node: ir.Node) -> bool:
     """Whether a Gemm is an output of the model and its bias can be INT32."""
-    plain = all(_factor(node, name) == 1 for name in ("alpha", "beta"))
+    plain = all(attribute_float(node, name, 1.0) == 1 for name in ("alpha", "beta"))
     bias = node.inputs[BIAS] if len(node.inputs) > BIAS else None
     fits = bias is None or (constant(bias) and rank(bias) == 1 and _columns(node) == bias.shape)
     return node.outputs[0].is_graph_output() and plain and fits
@@ -195,11 +203,6 @@ def _columns(node: ir.Node) -> ir.Shape | None:
     if weight is None or weight.shape is None or len(weight.shape) != 2:
         return None
     return ir.Shape((weight.shape[0 if attribute_int(node, "transB", 0) else 1],))
-
-
-def _factor(node: ir.Node, name: str) -> float:
-    found = node.attributes.get(name)
-    return 1.0 if found is None else found.as_float()
 
 
 def _bias(node: ir.Node) -> Bias:

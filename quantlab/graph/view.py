@@ -64,10 +64,15 @@ def attribute_int(node: ir.Node, name: str, default: int) -> int:
     return default if found is None else found.as_int()
 
 
+def attribute_float(node: ir.Node, name: str, default: float) -> float:
+    """Return a float attribute or its default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.as_float()
+
+
 def factor(node: ir.Node) -> float:
     """Return what a layer multiplies its sums by: ``alpha`` of a Gemm, else 1."""
-    found = node.attributes.get("alpha") if node.op_type == "Gemm" else None
-    return 1.0 if found is None else found.as_float()
+    return attribute_float(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
 
 
 def upper_bound(node: ir.Node) -> float | None:

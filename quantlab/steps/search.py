@@ -28,6 +28,7 @@ from quantlab.steps.analyze import analysis_from, analyze
 from quantlab.steps.draft import draft
 from quantlab.steps.held_back import HeldBack, held_back, recheck
 from quantlab.steps.job import Inputs, Job
+from quantlab.steps.repair import outcome
 from quantlab.steps.shapes import calibration_batches, shapes
 from quantlab.steps.speed import batch, sizes
 
@@ -68,8 +69,12 @@ def search(job: Job) -> None:
         with opened(subject, target, _track(job, inputs)) as bench:
             found = find(bench, known.rows, target)
         job.progress.note(f"search: {len(found.plans)} plans, {found.builds} builds")
-        judged_on = dump(job.file(SAMPLES), held_back(job, inputs), HeldBack)
-        return [dump(job.file(RECORD), found, Searched), judged_on]
+        repaired = outcome(job)  # which has read them
+        judged_on = held_back(job, inputs) if repaired is None else repaired.held_back
+        return [
+            dump(job.file(RECORD), found, Searched),
+            dump(job.file(SAMPLES), judged_on, HeldBack),
+        ]
 
     made_from = search_from(job)
     if job.folder.stale("search", made_from) is None:
