@@ -13,15 +13,28 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from quantlab.findings import Repaired, Trial
-from quantlab.repair.base import Bench, Proposal, Repair
-from quantlab.repair.choose import Chosen, choose_method, choose_tensors
+from quantlab.repair.base import Bench, Repair
+from quantlab.repair.choose import (
+    LEAST_GAIN,
+    Chosen,
+    choose_method,
+    choose_tensors,
+    prevailing,
+)
 from quantlab.simulate import Draft, Judge, decibels, gain
 
-LEAST_GAIN = 0.1
-"""dB at the network's output that ``auto`` keeps a repair for."""
 
-Choice = Callable[[Draft, Judge, Iterable[tuple[str, ...]]], Chosen]
-"""A way of choosing thresholds."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """A proposed draft as it is judged, with what was done to it, and its error."""
+
+    draft: Draft
+    note: str
+    error: float
+
+
+Settle = Callable[[Draft, str], Settled]
+"""What is done to a proposal before it is judged, from its draft and its note."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,54 +91,70 @@ class Tuning:
         Raises:
             QuantlabError: samples cannot be read or run.
         """
-        self._choose(choose_method, "every method for all tensors")
+        if self.order.choose:
+            self.tell("auto: trying every method for all tensors")
+            self._take(choose_method(self.draft, self.judge, self._ties(self.draft)))
         for repair in self.order.rescaling:
-            if self._try(repair):  # other ranges may want another method
-                self._choose(choose_method, "every method for all tensors")
-        self._choose(choose_tensors, "other methods for single tensors")
+            self._try(repair, self._with_method)
+        if self.order.choose:
+            self.tell("auto: trying other methods for single tensors")
+            self._take(
+                choose_tensors(self.draft, self.judge, self._known(), self._ties(self.draft))
+            )
         for repair in self.order.correcting:
-            self._try(repair)
+            self._try(repair, self._as_it_is)
         for repair in self.order.costly:
             if not self.order.only_gains or self.order.misses(self.draft):
-                self._try(repair, anew=self.order.correcting)
+                self._try(repair, self._corrected)
 
-    def _choose(self, choice: Choice, what: str) -> None:
-        if self.order.choose:
-            self.tell(f"auto: trying {what}")
-            found = choice(self.draft, self.judge, self.order.ties(self.draft.model))
-            self.trials.extend(found.trials)
-            self.draft, self.error = replace(self.draft, thresholds=found.thresholds), None
+    def _take(self, found: Chosen) -> None:
+        self.trials.extend(found.trials)
+        self.draft, self.error = replace(self.draft, thresholds=found.thresholds), found.error
 
-    def _try(self, repair: Repair, anew: Sequence[Repair] = ()) -> bool:
-        """Try a repair, and behind it those to be done anew; return whether it stays."""
+    def _try(self, repair: Repair, settle: Settle) -> None:
+        """Try a repair, settled."""
         self.tell(f"repair: trying {repair.name}")
         started = time.perf_counter()
         proposal = repair.propose(self.draft, self.bench)
-        if self.error is None:
-            self.error = self._judged(self.draft)
-        before = after = self.error
-        kept = False
+        before = self._known()
+        found, kept = Settled(self.draft, proposal.note, before), False
         if proposal.draft is not None:
-            proposal, after = self._corrected(proposal.draft, proposal.note, anew)
-            kept = not self.order.only_gains or gain(before, after) >= LEAST_GAIN
+            found = settle(proposal.draft, proposal.note)
+            kept = not self.order.only_gains or gain(before, found.error) >= LEAST_GAIN
         seconds = time.perf_counter() - started
-        told = decibels(before), decibels(after)
-        self.trials.append(Trial(repair.name, repair.about, *told, kept, seconds, proposal.note))
-        if proposal.draft is not None and kept:
-            self.draft, self.error = proposal.draft, after
-        return kept
+        told = decibels(before), decibels(found.error)
+        self.trials.append(Trial(repair.name, repair.about, *told, kept, seconds, found.note))
+        if kept:
+            self.draft, self.error = found.draft, found.error
 
-    def _corrected(
-        self, draft: Draft, note: str, repairs: Sequence[Repair]
-    ) -> tuple[Proposal, float]:
-        """Return a draft with the repairs that help it, and its error."""
+    def _as_it_is(self, draft: Draft, note: str) -> Settled:
+        return Settled(draft, note, self._judged(draft))
+
+    def _with_method(self, draft: Draft, note: str) -> Settled:
+        """Choose the method anew, since other ranges may want another."""
+        if not self.order.choose:
+            return self._as_it_is(draft, note)
+        found = choose_method(draft, self.judge, self._ties(draft))
+        told = f"{note}; thresholds by {prevailing(found.thresholds)}"
+        return Settled(replace(draft, thresholds=found.thresholds), told, found.error)
+
+    def _corrected(self, draft: Draft, note: str) -> Settled:
+        """Make those corrections anew that help."""
         own = Tuning(draft, self.bench, self.judge, self.order, self.tell)
-        for repair in repairs:
-            own._try(repair)
+        for repair in self.order.correcting:
+            own._try(repair, own._as_it_is)
         done = [trial.repair for trial in own.trials if trial.kept]
         told = f"{note}; anew: {', '.join(done)}" if done else note
-        error = self._judged(draft) if own.error is None else own.error
-        return Proposal(own.draft, told), error
+        return Settled(own.draft, told, own._known())
+
+    def _ties(self, draft: Draft) -> Iterable[tuple[str, ...]]:
+        return self.order.ties(draft.model)
+
+    def _known(self) -> float:
+        """Return the draft's error, judging it where it is not known."""
+        if self.error is None:
+            self.error = self._judged(self.draft)
+        return self.error
 
     def _judged(self, draft: Draft) -> float:
         return self.judge.errors([(draft.simulated(), draft.thresholds)])[0]

@@ -13,6 +13,7 @@ so nothing is compiled again.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -54,21 +55,49 @@ ROUNDS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """The thresholds chosen, and what was tried."""
+    """The thresholds chosen, their error at the network's output, and what was tried."""
 
     thresholds: Thresholds
+    error: float
     trials: tuple[Trial, ...]
 
 
 def candidates(
-    histograms: Mapping[str, Histogram], ties: Iterable[tuple[str, ...]]
+    histograms: Mapping[str, Histogram],
+    ties: Iterable[tuple[str, ...]],
+    labels: Iterable[str] = tuple(CANDIDATES),
 ) -> dict[str, dict[str, TensorThreshold]]:
     """Return each candidate's thresholds, by its label."""
     groups = list(ties)
     return {
-        label: decide(histograms, calibrator, method=label, ties=groups)
-        for label, calibrator in CANDIDATES.items()
+        label: decide(histograms, CANDIDATES[label], method=label, ties=groups) for label in labels
     }
+
+
+def prevailing(thresholds: Thresholds) -> str:
+    """Return the method that most tensors have."""
+    return Counter(one.method for one in thresholds.values()).most_common(1)[0][0]
+
+
+def as_before(
+    histograms: Mapping[str, Histogram], before: Thresholds, ties: Iterable[tuple[str, ...]]
+) -> dict[str, TensorThreshold]:
+    """Return thresholds by the candidate that each tensor had; new ones get the prevailing one's.
+
+    Args:
+        histograms: of another model.
+        before: chosen among the candidates.
+        ties: of that model; a group gets what its first known tensor had.
+    """
+    groups = joined(ties)
+    tied = {name: group for group in groups for name in group}
+    rest = prevailing(before)
+    methods = {
+        name: next((before[n].method for n in tied.get(name, (name,)) if n in before), rest)
+        for name in histograms
+    }
+    found = candidates(histograms, groups, set(methods.values()))
+    return {name: found[method][name] for name, method in methods.items()}
 
 
 def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:
@@ -90,15 +119,18 @@ def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = 
         Trial(CHOOSE, f"{name} for every tensor", first, decibels(e), i == best, seconds)
         for i, (name, e) in enumerate(zip(found, errors, strict=True))
     ]
-    return Chosen(list(found.values())[best], tuple(trials))
+    return Chosen(list(found.values())[best], errors[best], tuple(trials))
 
 
-def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:
+def choose_tensors(
+    draft: Draft, judge: Judge, error: float, ties: Iterable[tuple[str, ...]] = ()
+) -> Chosen:
     """Return the thresholds of ``draft`` with other candidates' for single tensors, where it pays.
 
     Args:
         draft: with the thresholds to begin with.
         judge: on the samples held back.
+        error: of the draft, by ``judge``.
         ties: groups of tensors with one threshold.
     """
     groups, current = list(ties), draft.thresholds
@@ -121,13 +153,13 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
         variants = [current, *({**current, **change} for change in sets)]
         before, *after = rest.errors([(simulated, thresholds) for thresholds in variants])
         index = min(range(len(sets)), key=after.__getitem__)
-        old, new = judge.errors([(simulated, t) for t in (current, {**current, **sets[index]})])
-        gained = gain(before, after[index]) >= LEAST_GAIN and new < old
+        new = judge.errors([(simulated, {**current, **sets[index]})])[0]
+        gained = gain(before, after[index]) >= LEAST_GAIN and new < error
         trials.append(
             Trial(
                 CHOOSE,
                 f"another method for {len(sets[index])} of {len(draft.placement.tensors)} tensors",
-                decibels(old),
+                decibels(error),
                 decibels(new),
                 gained,
                 time.perf_counter() - started,
@@ -136,8 +168,8 @@ def choose_tensors(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] =
         )
         if not gained:
             break
-        current = {**current, **sets[index]}
-    return Chosen(current, tuple(trials))
+        current, error = {**current, **sets[index]}, new
+    return Chosen(current, error, tuple(trials))
 
 
 Change = dict[str, TensorThreshold]

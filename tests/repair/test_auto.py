@@ -21,6 +21,7 @@ from quantlab.histogram import Histogram, from_array
 from quantlab.records import Thresholds
 from quantlab.repair.auto import Order, Tuning, record
 from quantlab.repair.base import Bench, Proposal, Repair
+from quantlab.repair.choose import as_before
 from quantlab.simulate import Arrays, Draft, Judge, session
 from tests.models import residual
 
@@ -87,12 +88,16 @@ def case() -> Case:
         values = {"x": fit} | run(session(tap(found, names)), names, {"x": fit})
         return {name: from_array(name, values[name]) for name in tensors}
 
-    def decided(found: ir.Model, histograms: Mapping[str, Histogram]) -> Thresholds:
+    def decided(
+        found: ir.Model, histograms: Mapping[str, Histogram], before: Thresholds
+    ) -> Thresholds:
+        if before:
+            return as_before(histograms, before, place(found).ties)
         return decide(histograms, Mse(), method="mse", ties=place(found).ties)
 
     placement = place(model)
     histograms = collect(model, placement.tensors)
-    draft = Draft(model, "tensorrt", placement, histograms, decided(model, histograms))
+    draft = Draft(model, "tensorrt", placement, histograms, decided(model, histograms, {}))
     bench = Bench(lambda: batches(fit), collect, decided, lambda *_: {})
     return Case(draft, bench, Judge.make(model, lambda: batches(held)))
 
@@ -154,9 +159,10 @@ def test_a_model_that_moved_is_collected_and_chosen_anew(case: Case) -> None:
     best, trials, _ = tried(case, Moved(), only_gains=False, choose=True)
     assert best.model is not case.draft.model
     assert set(best.histograms) == set(case.draft.histograms)
-    at = [t.repair for t in trials].index("moved")
-    assert "choose" in [t.repair for t in trials[:at]]
-    assert "choose" in [t.repair for t in trials[at:]]
+    moved = next(trial for trial in trials if trial.repair == "moved")
+    method = next(t for t in trials if t.repair == "choose" and t.kept)
+    assert method.what.startswith(moved.note.removeprefix("an equal model; thresholds by "))
+    assert moved.before_db == method.after_db == moved.after_db  # the model is an equal one
 
 
 def test_what_costs_speed_is_tried_where_a_target_is_missed(case: Case) -> None:
