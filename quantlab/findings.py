@@ -121,6 +121,7 @@ class Plan:
 
     Attributes:
         label: "int8", "fp16", "fp32", or e.g. "int8 but 3".
+        precision: of the engine.
         floats: nodes that are kept from INT8, with their type, in graph order.
         macs_int8: share of the multiplications in INT8, 0 to 1.
         accuracy: what the target judges, on the samples held back: a drop, or a value.
@@ -131,6 +132,7 @@ class Plan:
     """
 
     label: str
+    precision: Literal["fp32", "fp16", "int8"]
     floats: tuple[tuple[str, str], ...]
     macs_int8: float
     accuracy: float

@@ -9,15 +9,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantlab.engines import ENGINES
+from quantlab.engines import ENGINES, TENSORRT
 from quantlab.engines.base import BuildContext, Engine, ShapeRange
 from quantlab.errors import EngineError, EngineUnavailable
 from quantlab.graph import model as graph
 from quantlab.progress import Progress
 from quantlab.records import TensorSpec
 from quantlab.registry import make
-
-BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 BATCHES = (1, 8, 32)
 """Least, usual and largest size of an open first axis."""
@@ -55,7 +53,7 @@ def plan(model: Path, folder: Path, progress: Progress, *, float16: bool = False
         float16: whether FP16, not FP32, is around the integers.
     """
     around, missing = "fp16" if float16 else "fp32", []
-    for name in BACKENDS:
+    for name in TENSORRT:
         engine: Engine = make("backend", ENGINES, name, {"around": around})
         try:
             builder = engine.available()

@@ -102,11 +102,6 @@ def front(found: Searched, unit: str, *, at_least: bool) -> Chart | None:
         return Chart(markup(figure, alt, names), alt, title, note)
 
 
-def precision(plan: Plan) -> str:
-    """Return whose colour and marker a plan has: a mixed one is an INT8 model."""
-    return plan.label if plan.label in COLORS else "int8"
-
-
 def _scale(found: Searched, unit: str, *, at_least: bool) -> Scale:
     sign = 1 if at_least else -1
     goods, limit = [sign * plan.accuracy for plan in found.plans], sign * found.limit
@@ -128,9 +123,9 @@ def _steps(found: Searched, scale: Scale) -> tuple[list[float], list[float]]:
 
 
 def _mark(axes: "Axes", plan: Plan, scale: Scale, *, chosen: bool) -> None:
-    color, y = COLORS[precision(plan)], scale.shown(plan.accuracy)
+    color, y = COLORS[plan.precision], scale.shown(plan.accuracy)
     axes.hlines([y], [plan.low], [plan.high], color=color, linewidth=2, alpha=0.6)
-    marker = MARKERS[precision(plan)] if y == plan.accuracy else "v"
+    marker = MARKERS[plan.precision] if y == plan.accuracy else "v"
     fill = GRID if plan.speed == "modelled" else color
     axes.plot(
         [plan.latency_ms],

@@ -14,3 +14,6 @@ ENGINES: dict[str, type[Engine]] = {
     "tensorrt-rtx": TensorRTRTX,
 }
 """By the config's ``engines.backend``."""
+
+TENSORRT = ("tensorrt", "tensorrt-rtx")
+"""Those that build plans."""

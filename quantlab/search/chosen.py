@@ -25,7 +25,7 @@ def engine(found: Searched, precision: Precision) -> Plan | None:
     It is the recommended plan if it is of this precision; else the fastest that meets the target;
     else the most accurate on the front; else the fastest.
     """
-    plans = [plan for plan in found.plans if plan.label.startswith(precision)]
+    plans = [plan for plan in found.plans if plan.precision == precision]
     recommended = [plan for plan in plans if plan.label == found.chosen]
     meeting = [plan for plan in plans if plan.meets]
     on_front = [plan for plan in reversed(plans) if plan.on_front]  # slower is more accurate

@@ -31,11 +31,6 @@ def front(points: Sequence[T], ms: Callable[[T], float], loss: Callable[[T], flo
     return found
 
 
-def has_int8(plan: Plan) -> bool:
-    """Whether a plan is of an INT8 engine, whatever stays in floating point there."""
-    return plan.label.startswith("int8")
-
-
 def recommended(plans: Sequence[Plan], target: Target) -> tuple[Plan, str]:
     """Return the recommended plan, and why in a sentence without a full stop.
 
@@ -43,10 +38,10 @@ def recommended(plans: Sequence[Plan], target: Target) -> tuple[Plan, str]:
         plans: at least one without INT8.
         target: that they were judged by.
     """
-    floats = [plan for plan in plans if not has_int8(plan)]
+    floats = [plan for plan in plans if plan.precision != "int8"]
     serving = [plan for plan in floats if plan.meets] or floats
     bar = min(serving, key=lambda plan: plan.latency_ms)
-    useful = [p for p in plans if has_int8(p) and p.latency_ms < bar.latency_ms]
+    useful = [p for p in plans if p.precision == "int8" and p.latency_ms < bar.latency_ms]
     meeting = [plan for plan in (*useful, *floats) if plan.meets]
     if not meeting:
         best = min((*useful, *floats), key=lambda p: (target.loss(p.accuracy), p.latency_ms))
@@ -55,7 +50,7 @@ def recommended(plans: Sequence[Plan], target: Target) -> tuple[Plan, str]:
             f"{best.label} comes nearest with {figure(best.accuracy)}"
         )
     best = _fastest(meeting)
-    if not has_int8(best):
+    if best.precision != "int8":
         return best, _why_float(best, plans, target)
     return best, (
         f"{best.label} meets {target.name} {figure(target.limit)} with {figure(best.accuracy)}, "
@@ -73,7 +68,7 @@ def _fastest(meeting: Sequence[Plan]) -> Plan:
 
 
 def _why_float(best: Plan, plans: Sequence[Plan], target: Target) -> str:
-    mixed = [plan for plan in plans if has_int8(plan)]
+    mixed = [plan for plan in plans if plan.precision == "int8"]
     meeting = [plan for plan in mixed if plan.meets]
     if not meeting:
         nearest = min(mixed, key=lambda plan: (target.loss(plan.accuracy), plan.latency_ms))

@@ -178,6 +178,7 @@ def _plans(tried: Sequence[_Known], target: Target) -> tuple[Plan, ...]:
     found = [
         Plan(
             label=label,
+            precision=known.candidate.precision,
             floats=known.judged.floats,
             macs_int8=known.judged.macs_int8,
             accuracy=known.judged.accuracy,

@@ -14,7 +14,7 @@ from quantlab.datasets import DATASETS
 from quantlab.datasets.base import Batch, Dataset, Samples
 from quantlab.datasets.batching import batch_size, batches, take
 from quantlab.datasets.fingerprint import fingerprint
-from quantlab.engines import ENGINES
+from quantlab.engines import ENGINES, TENSORRT
 from quantlab.engines.base import Engine
 from quantlab.engines.host import host, versions
 from quantlab.engines.trt.targets import parse
@@ -252,7 +252,7 @@ def check_quantization(config: Config, engine: Engine, source: Path) -> None:
 
 
 def _is_tensorrt(engine: Engine) -> bool:
-    return engine.name in ("tensorrt", "tensorrt-rtx")
+    return engine.name in TENSORRT
 
 
 def _for_targets(config: Config, text: str, source: Path) -> Config:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from quantlab import cache, configfile
 from quantlab.config import Benchmark, Config
+from quantlab.engines import TENSORRT
 from quantlab.engines.trt import plan
 from quantlab.engines.trt.trtexec import Bench, Commands, commands
 from quantlab.errors import EngineError, OutputError
@@ -18,8 +19,6 @@ from quantlab.runfolder import RunFolder
 
 READ = "EntropyCalibration2"
 """Calibrator whose caches trtexec reads."""
-
-BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
 def trtexec(
@@ -38,7 +37,7 @@ def trtexec(
         OutputError: the run folder was not written by this version.
     """
     config, folder = _run(source, output)
-    if config.engines.backend not in BACKENDS:
+    if config.engines.backend not in TENSORRT:
         raise EngineError(
             f"{source}: expected a run with 'backend: tensorrt' or 'tensorrt-rtx', found "
             f"{config.engines.backend!r}, which trtexec knows nothing of"

@@ -97,7 +97,7 @@ def _explained(found: Searched) -> str:
 
 
 def _legend(found: Searched) -> list[str]:
-    shown = {pareto.precision(plan) for plan in found.plans}
+    shown = {plan.precision for plan in found.plans}
     return [label for precision, label in formats.LABELS.items() if precision in shown]
 
 

@@ -149,7 +149,7 @@ def test_better_is_up_for_a_value_and_for_a_drop() -> None:
         return float(found[1])
 
     better, worse = (
-        Plan(name, (), 1.0, value, ms, ms, ms, "measured", meets=True, on_front=True)
+        Plan(name, "int8", (), 1.0, value, ms, ms, ms, "measured", meets=True, on_front=True)
         for name, value, ms in (("b", 0.999, 30.0), ("w", 0.99, 10.0))
     )
     found = replace(searched(), target="cosine", limit=0.995, plans=(worse, better), chosen="b")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from quantlab.findings import Plan, Searched, Sensitivity
 from quantlab.graph import model as graph
 from quantlab.graph.pins import pin
 from quantlab.graph.prepare import prepare
+from quantlab.records import Precision
 from quantlab.search.base import Latency, Unit
 from quantlab.search.chosen import engine, layers
 from quantlab.search.half import half
@@ -90,7 +92,8 @@ def test_nothing_is_beyond_fp16_in_an_ordinary_model(tmp_path: Path) -> None:
 def plan(label: str, ms: float, *, meets: bool, front: bool = False, floats: str = "") -> Plan:
     kept = ((floats, "fp32"),) if floats else ()
     share = 0.9 if label.startswith("int8") else 0.0
-    return Plan(label, kept, share, 0.1, ms, ms, ms, "measured", meets, front)
+    precision = cast(Precision, label.split(maxsplit=1)[0])
+    return Plan(label, precision, kept, share, 0.1, ms, ms, ms, "measured", meets, front)
 
 
 def searched(chosen: str, *plans: Plan) -> Searched:
