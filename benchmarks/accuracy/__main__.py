@@ -135,13 +135,13 @@ def judge(
 def confirm(
     options: argparse.Namespace, materials: Sequence[material.Material], console: Console
 ) -> None:
-    """Compare classifiers with the best peer on the rest of the test split."""
+    """Judge what has a limit on the whole test split, and against the best peer on the rest."""
     source = options.source
-    for own, peer in confirming.pairs(results.gathered(materials, options.tools, source)):
+    for own, peer in confirming.asked(results.gathered(materials, options.tools, source)):
         one = next(m for m in materials if (m.name, m.form) == own.key)
-        if own.metric == "top1":
-            found = confirming.confirmed(one, own.setting, peer.setting, source)
-            console.print(f"{one.folder.name} {own.setting}: {found}", soft_wrap=True)
+        rival = None if peer is None else peer.setting
+        found = confirming.confirmed(one, own.setting, rival, source)
+        console.print(f"{one.folder.name} {own.setting}: {found}", soft_wrap=True)
 
 
 def timed(

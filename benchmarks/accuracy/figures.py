@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from benchmarks.accuracy.confirming import pairs
 from benchmarks.accuracy.results import Results, Row
 from benchmarks.accuracy.settings import SETTINGS, TARGETS
+from benchmarks.accuracy.stored import Found
 from benchmarks.accuracy.timing import fastest, ratio, throughput
 from benchmarks.figures import Figure
 from quantlab.measured import Interval
@@ -41,8 +42,8 @@ def figures(results: Results) -> Iterator[Figure]:
         if key[1] == "ordinary":
             yield from _ordinary(results, judged)
         else:
-            yield from _hard(judged)
-        yield from _searched(judged)
+            yield from _hard(results, judged)
+        yield from _searched(results, judged)
         yield from _engines(list(rows.values()))
         yield from _plans(list(rows.values()))
 
@@ -65,7 +66,7 @@ def _ordinary(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
     if AUTO in judged:
         row = judged[AUTO]
         limit = {"top1": PLAIN_DROP, "psnr": DECIBELS}.get(row.metric)
-        yield _lost(row, limit)
+        yield _lost(results, row, limit)
         if row.metric == "psnr":
             seconds = row.quantized["process_seconds"]
             name = f"{row.network}: {SETTINGS[AUTO].name}, seconds of the process"
@@ -76,26 +77,26 @@ def _ordinary(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
     if REPAIR in judged and judged[REPAIR].metric == "cosine":
         yield _cosine(judged[REPAIR])
     elif REPAIR in judged and judged[REPAIR].metric == "psnr":
-        yield _lost(judged[REPAIR], DECIBELS)
+        yield _lost(results, judged[REPAIR], DECIBELS)
 
 
-def _hard(judged: dict[str, Row]) -> Iterator[Figure]:
+def _hard(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
     peers = [row for row in judged.values() if row.peer]
     if REPAIR in judged:
         row = judged[REPAIR]
-        yield _lost(row, HARD_DROP if row.metric == "top1" else None)
+        yield _lost(results, row, HARD_DROP if row.metric == "top1" else None)
         if row.metric == "cosine":
             yield _cosine(row)
     if peers:
-        yield _lost(min(peers, key=_drop), None)
+        yield _lost(results, min(peers, key=_drop), None)
 
 
-def _searched(judged: dict[str, Row]) -> Iterator[Figure]:
+def _searched(results: Results, judged: dict[str, Row]) -> Iterator[Figure]:
     if SEARCH not in judged:
         return
     row = judged[SEARCH]
     _, limit = TARGETS[row.metric]
-    yield _cosine(row) if row.metric == "cosine" else _lost(row, limit)
+    yield _cosine(row) if row.metric == "cosine" else _lost(results, row, limit)
     name = f"{_where(row)}: {SETTINGS[SEARCH].name}, MACs in INT8"
     yield Figure(name, row.share, "%", row.share, row.share, "of constant weights", at_least=SHARE)
 
@@ -156,10 +157,13 @@ def _integer(row: Row, runtime: str) -> int:
     return int(row.runtimes[runtime]["kernels"]["integer"])
 
 
-def _lost(row: Row, limit: float | None) -> Figure:
-    value, low, high = row.drop or (0.0, 0.0, 0.0)
+def _lost(results: Results, row: Row, limit: float | None) -> Figure:
+    """Return what is lost, on the whole test split where that was measured."""
+    whole = _confirmed(results, row)
+    value, low, high = whole.get("lost") or row.drop or (0.0, 0.0, 0.0)
     name = f"{_where(row)}: {SETTINGS[row.setting].name}, {row.metric} lost"
-    return Figure(name, value, UNITS[row.metric], low, high, PAIRED, at_most=limit)
+    note = f"{PAIRED}, all {whole['whole']}" if "whole" in whole else PAIRED
+    return Figure(name, value, UNITS[row.metric], low, high, note, at_most=limit)
 
 
 def _cosine(row: Row) -> Figure:
@@ -172,7 +176,7 @@ def _behind(results: Results, row: Row, best: Row) -> Figure:
     name = f"{row.network}-{row.form}"
     value, low, high = results.beyond[name][row.setting][best.setting]
     note = f"{SETTINGS[best.setting].name}; {PAIRED}"
-    fresh = results.confirmed.get(name, {}).get(row.setting, {})
+    fresh = _confirmed(results, row)
     if fresh.get("peer") == best.setting:
         value, low, high = fresh["beyond"]
         note += f", {fresh['samples']} that it was not chosen by"
@@ -187,6 +191,10 @@ def _behind(results: Results, row: Row, best: Row) -> Figure:
         note,
         at_most=WORSE if row.metric == "top1" else None,
     )
+
+
+def _confirmed(results: Results, row: Row) -> Found:
+    return dict(results.confirmed.get(f"{row.network}-{row.form}", {}).get(row.setting, {}))
 
 
 def _drop(row: Row) -> float:

@@ -39,8 +39,13 @@ def judged(material: Material, setting: str) -> Found:
 
 def judgement(material: Material, setting: str) -> Path:
     """Return the file that holds what ``judged`` found of a cell's INT8 model."""
-    name = digest(material.cell(setting) / INT8)[:DIGITS]
+    name = digest_name(material.cell(setting) / INT8)
     return material.folder / "judged" / f"{name}.json"
+
+
+def digest_name(path: Path) -> str:
+    """Return a model's name among what was judged: settings may agree."""
+    return digest(path)[:DIGITS]
 
 
 def _judge(material: Material, path: Path, kept: Path) -> Found:

@@ -8,8 +8,9 @@ from typing import Any
 
 from benchmarks.accuracy.judging import judgement, numbers, paired, scores
 from benchmarks.accuracy.material import Material, Source
+from benchmarks.accuracy.request import INT8
 from benchmarks.accuracy.settings import QUANTLAB, SETTINGS
-from benchmarks.accuracy.stored import Found, read
+from benchmarks.accuracy.stored import Found, digest, read
 from benchmarks.figures import Figure
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.results import FACTS
@@ -138,7 +139,11 @@ def gathered(materials: Sequence[Material], settings: Sequence[str], source: Sou
 
 def _confirmed(material: Material, settings: Sequence[str]) -> Found:
     found = {setting: read(confirmation(material, setting)) for setting in settings}
-    return {setting: one for setting, one in found.items() if one}
+    return {
+        setting: one
+        for setting, one in found.items()
+        if one and one["model"] == digest(material.cell(setting) / INT8)
+    }
 
 
 def confirmation(material: Material, setting: str) -> Path:

@@ -250,9 +250,25 @@ def test_the_best_peer_counts_on_samples_that_it_was_not_chosen_by() -> None:
     ]
     for peer, value in (("ort-minmax-s8", 0.05), ("modelopt-max", 0.1)):
         fresh = {"peer": peer, "samples": 8000, "beyond": [0.05, 0.0, 0.2]}
+        fresh |= {"whole": 10000, "lost": [0.15, -0.1, 0.4]}
         confirmed = replace(found, confirmed={"resnet20-ordinary": {"quantlab-auto": fresh}})
-        behind = list(figures.figures(confirmed))[1]
+        lost, behind = list(figures.figures(confirmed))[:2]
         assert behind.value == value, "another peer's is of an older run"
+        assert (lost.value, lost.low, lost.high) == (0.15, -0.1, 0.4), "of the whole test split"
+
+
+def test_what_has_a_limit_is_judged_on_the_whole_test_split() -> None:
+    rows = [row("quantlab-auto", 0.2), row("quantlab-mse", 0.1), row("ort-minmax-s8", 0.1)]
+    rows += [row("quantlab-repair", 0.2), row("quantlab-search", 0.2)]
+    hard = [row(name, 0.2, form="hard") for name in ("quantlab-auto", "quantlab-repair")]
+    denoiser = [row("quantlab-search", 0.01, network="denoiser")]
+    found = [(r.form, r.setting, p and p.setting) for r, p in confirming.asked(stored(*rows))]
+    assert found == [
+        ("ordinary", "quantlab-auto", "ort-minmax-s8"),
+        ("ordinary", "quantlab-search", None),
+    ]
+    assert [r.setting for r, _ in confirming.asked(stored(*hard))] == ["quantlab-repair"]
+    assert not list(confirming.asked(stored(*denoiser)))
 
 
 def test_both_are_judged_on_the_rest_of_the_test_split(quantized: Material, tmp_path: Path) -> None:
@@ -270,12 +286,19 @@ def test_both_are_judged_on_the_rest_of_the_test_split(quantized: Material, tmp_
     )
     quantized.cell("float").mkdir()
     shutil.copy(quantized.model, quantized.cell("float") / INT8)
+    for setting in ("float", "quantlab-mse"):
+        judging.judged(quantized, setting)
     source = Source(tmp_path, tmp_path / "data.npz", COUNT, COUNT, 0)
     same = confirming.confirmed(quantized, "float", "float", source)
-    assert same == {"peer": "float", "samples": 6, "beyond": [0.0, 0.0, 0.0]}
+    assert same["lost"] == same["beyond"] == [0.0, 0.0, 0.0]
+    assert (same["peer"], same["samples"], same["whole"]) == ("float", 6, COUNT + 6)
     found = confirming.confirmed(quantized, "quantlab-mse", "float", source)
-    value, low, high = found["beyond"]
-    assert low <= value <= high
+    for name, samples in (("beyond", 6), ("lost", COUNT + 6)):
+        value, low, high = found[name]
+        assert low <= value <= high
+        assert value * samples / 100 == pytest.approx(round(value * samples / 100))
+    alone = confirming.confirmed(quantized, "quantlab-mse", None, source)
+    assert alone == {name: found[name] for name in ("model", "whole", "lost")}
 
 
 @pytest.mark.parametrize(("network", "drop", "met"), [("resnet20", 1.2, False), ("vit", 0.9, True)])
