@@ -96,16 +96,18 @@ class Tuning:
             self._take(choose_method(self.draft, self.judge, self._ties(self.draft)))
         for repair in self.order.rescaling:
             self._try(repair, self._with_method)
-        if self.order.choose:
-            self.tell("auto: trying other methods for single tensors")
-            self._take(
-                choose_tensors(self.draft, self.judge, self._known(), self._ties(self.draft))
-            )
+        self._choose_tensors()
         for repair in self.order.correcting:
             self._try(repair, self._as_it_is)
         for repair in self.order.costly:
             if not self.order.only_gains or self.order.misses(self.draft):
                 self._try(repair, self._corrected)
+
+    def _choose_tensors(self) -> None:
+        if self.order.choose:
+            self.tell("auto: trying other methods for single tensors")
+            ties = self._ties(self.draft)
+            self._take(choose_tensors(self.draft, self.judge, self._known(), ties))
 
     def _take(self, found: Chosen) -> None:
         self.trials.extend(found.trials)

@@ -16,9 +16,9 @@ from quantlab.histogram import Histogram
 from quantlab.records import Thresholds
 from quantlab.simulate import Batches, Draft
 
-Decide = Callable[[ir.Model, Mapping[str, Histogram], Thresholds], Thresholds]
-"""A threshold for every collected tensor of a float model, tied ones get one; by the method that it
-has in the thresholds before, where methods are chosen for single tensors."""
+Decide = Callable[[ir.Model, Mapping[str, Histogram]], Thresholds]
+"""The config's method: a threshold for every collected tensor of a float model; those that are tied
+get one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class Bench:
     Attributes:
         fit: a pass over the samples for fitting: nothing held back, nothing of the evaluation.
         collect: runs a float model on them and counts tensors.
-        decide: thresholds of tensors whose histograms are new.
+        decide: the method for tensors whose histograms are new.
         channels: runs a float model on them for the largest magnitude of each channel, of the
             tensors that ``channel_sets.axes`` names; of a model asked for again it is known.
         seconds: that one repair may take, where it can use more or less.
@@ -49,7 +49,7 @@ class Bench:
         placement = place(model, draft.policy)
         names = dict.fromkeys((*draft.histograms, *placement.tensors))
         histograms = self.collect(model, tuple(names))
-        decided = self.decide(model, histograms, draft.thresholds)
+        decided = self.decide(model, histograms)
         return Draft(model, draft.policy, placement, histograms, decided)
 
 

@@ -65,39 +65,18 @@ class Chosen:
 def candidates(
     histograms: Mapping[str, Histogram],
     ties: Iterable[tuple[str, ...]],
-    labels: Iterable[str] = tuple(CANDIDATES),
 ) -> dict[str, dict[str, TensorThreshold]]:
     """Return each candidate's thresholds, by its label."""
     groups = list(ties)
     return {
-        label: decide(histograms, CANDIDATES[label], method=label, ties=groups) for label in labels
+        label: decide(histograms, calibrator, method=label, ties=groups)
+        for label, calibrator in CANDIDATES.items()
     }
 
 
 def prevailing(thresholds: Thresholds) -> str:
     """Return the method that most tensors have."""
     return Counter(one.method for one in thresholds.values()).most_common(1)[0][0]
-
-
-def as_before(
-    histograms: Mapping[str, Histogram], before: Thresholds, ties: Iterable[tuple[str, ...]]
-) -> dict[str, TensorThreshold]:
-    """Return thresholds by the candidate that each tensor had; new ones get the prevailing one's.
-
-    Args:
-        histograms: of another model.
-        before: chosen among the candidates.
-        ties: of that model; a group gets what its first known tensor had.
-    """
-    groups = joined(ties)
-    tied = {name: group for group in groups for name in group}
-    rest = prevailing(before)
-    methods = {
-        name: next((before[n].method for n in tied.get(name, (name,)) if n in before), rest)
-        for name in histograms
-    }
-    found = candidates(histograms, groups, set(methods.values()))
-    return {name: found[method][name] for name, method in methods.items()}
 
 
 def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:

@@ -25,7 +25,7 @@ from quantlab.repair.patches import row_shape, rows
 from quantlab.repair.rounding import Choice, Floats, rounded
 from quantlab.simulate import Draft
 
-RATE = 2e9
+RATE = 3e9
 """Multiplications a second that a common core does here at least."""
 
 OVERHEAD = 4e5

@@ -183,8 +183,8 @@ def _draft(job: Job, model: ir.Model) -> Draft:
 
 
 def _bench(job: Job, inputs: Inputs) -> Bench:
-    def decide(model: ir.Model, found: Mapping[str, Histogram], before: Thresholds) -> Thresholds:
-        return decided(job, ties(placements(job, model)), found, before)
+    def decide(model: ir.Model, found: Mapping[str, Histogram]) -> Thresholds:
+        return decided(job, ties(placements(job, model)), found)
 
     def collect(model: ir.Model, tensors: Sequence[str]) -> Mapping[str, Histogram]:
         # The cache is of TensorRT's placement whatever the engine: a product that a repair put in

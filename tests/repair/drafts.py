@@ -36,7 +36,7 @@ def bench(samples: NDArray[np.float32], *, seconds: float = 60.0) -> Bench:
         made = run(session(tap(model, inner)), inner, {"x": samples}) if inner else {}
         return {name: from_array(name, {**made, "x": samples}[name]) for name in names}
 
-    def chosen(model: ir.Model, histograms: Mapping[str, Histogram], _: Thresholds) -> Thresholds:
+    def chosen(model: ir.Model, histograms: Mapping[str, Histogram]) -> Thresholds:
         return decide(histograms, MinMax(), method="minmax", ties=place(model).ties)
 
     def channels(model: ir.Model) -> Ranges:
@@ -60,7 +60,7 @@ def draft(original: onnx.ModelProto, made: Bench, *, policy: str = "tensorrt") -
     model = prepare(ir.from_proto(original)).model
     placement = place(model, policy)
     histograms = made.collect(model, placement.tensors)
-    return Draft(model, policy, placement, histograms, made.decide(model, histograms, {}))
+    return Draft(model, policy, placement, histograms, made.decide(model, histograms))
 
 
 def error(one: Draft, samples: NDArray[np.float32]) -> float:

@@ -21,7 +21,6 @@ from quantlab.histogram import Histogram, from_array
 from quantlab.records import Thresholds
 from quantlab.repair.auto import Order, Tuning, record
 from quantlab.repair.base import Bench, Proposal, Repair
-from quantlab.repair.choose import as_before
 from quantlab.simulate import Arrays, Draft, Judge, session
 from tests.models import residual
 
@@ -88,16 +87,12 @@ def case() -> Case:
         values = {"x": fit} | run(session(tap(found, names)), names, {"x": fit})
         return {name: from_array(name, values[name]) for name in tensors}
 
-    def decided(
-        found: ir.Model, histograms: Mapping[str, Histogram], before: Thresholds
-    ) -> Thresholds:
-        if before:
-            return as_before(histograms, before, place(found).ties)
+    def decided(found: ir.Model, histograms: Mapping[str, Histogram]) -> Thresholds:
         return decide(histograms, Mse(), method="mse", ties=place(found).ties)
 
     placement = place(model)
     histograms = collect(model, placement.tensors)
-    draft = Draft(model, "tensorrt", placement, histograms, decided(model, histograms, {}))
+    draft = Draft(model, "tensorrt", placement, histograms, decided(model, histograms))
     bench = Bench(lambda: batches(fit), collect, decided, lambda *_: {})
     return Case(draft, bench, Judge.make(model, lambda: batches(held)))
 

@@ -17,7 +17,6 @@ from quantlab.histogram import from_array
 from quantlab.repair.choose import (
     CANDIDATES,
     Chosen,
-    as_before,
     candidates,
     choose_method,
     choose_tensors,
@@ -126,25 +125,6 @@ def test_the_error_is_that_of_the_thresholds(case: tuple[Draft, Judge]) -> None:
     for found in (choose_method(made, judge), choose(made, judge)):
         wanted = judge.errors([(made.simulated(), found.thresholds)])[0]
         assert found.error == pytest.approx(wanted, rel=1e-6)
-
-
-def test_another_form_of_the_model_keeps_each_tensor_s_method() -> None:
-    given = samples(seed=2, count=256)
-    histograms = {name: from_array(name, given["tail"]) for name in ("a", "b", "c", "d", "new")}
-    labels = {"a": "minmax", "b": "mse", "c": "percentile 99.9", "d": "mse"}
-    before = {
-        name: decide(histograms, CANDIDATES[label], method=label)[name]
-        for name, label in labels.items()
-    }
-    found = as_before(histograms, before, [("gone", "c", "b")])
-    assert list(found) == list(histograms)
-    assert {name: one.method for name, one in found.items()} == {
-        **labels,
-        "b": "percentile 99.9",  # tied to c
-        "new": "mse",  # what most have
-    }
-    assert found["a"] == before["a"]
-    assert found["b"].threshold == found["c"].threshold
 
 
 def test_a_network_that_no_method_changes_keeps_the_first() -> None:
