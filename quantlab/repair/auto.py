@@ -86,7 +86,7 @@ class Tuning:
         """Try everything.
 
         Single tensors get other thresholds when their ranges are settled; corrections, which make
-        up for thresholds, come behind that, and what costs speed last.
+        up for thresholds, come behind that, and what costs speed last, with single tensors' again.
 
         Raises:
             QuantlabError: samples cannot be read or run.
@@ -100,8 +100,9 @@ class Tuning:
         for repair in self.order.correcting:
             self._try(repair, self._as_it_is)
         for repair in self.order.costly:
-            if not self.order.only_gains or self.order.misses(self.draft):
-                self._try(repair, self._corrected)
+            asked = not self.order.only_gains or self.order.misses(self.draft)
+            if asked and self._try(repair, self._corrected):
+                self._choose_tensors()  # its ranges are others
 
     def _choose_tensors(self) -> None:
         if self.order.choose:
@@ -113,8 +114,8 @@ class Tuning:
         self.trials.extend(found.trials)
         self.draft, self.error = replace(self.draft, thresholds=found.thresholds), found.error
 
-    def _try(self, repair: Repair, settle: Settle) -> None:
-        """Try a repair, settled."""
+    def _try(self, repair: Repair, settle: Settle) -> bool:
+        """Try a repair, settled; return whether it stays."""
         self.tell(f"repair: trying {repair.name}")
         started = time.perf_counter()
         proposal = repair.propose(self.draft, self.bench)
@@ -128,6 +129,7 @@ class Tuning:
         self.trials.append(Trial(repair.name, repair.about, *told, kept, seconds, found.note))
         if kept:
             self.draft, self.error = found.draft, found.error
+        return kept
 
     def _as_it_is(self, draft: Draft, note: str) -> Settled:
         return Settled(draft, note, self._judged(draft))

@@ -176,6 +176,18 @@ def test_what_costs_speed_is_done_where_it_is_named(case: Case) -> None:
     assert tried(case, costly=[Scaled(FACTOR)], only_gains=False)[1][0].kept
 
 
+def test_single_tensors_are_chosen_again_behind_what_costs_speed(case: Case) -> None:
+    best, trials, _ = tried(case, costly=[Scaled(2.0)], only_gains=False, choose=True)
+    at = [trial.repair for trial in trials].index("scaled")
+    again = [trial for trial in trials[at + 1 :] if trial.kept]
+    assert again
+    assert again[0].before_db == trials[at].after_db
+    assert again[-1].after_db == record(32, trials).after_db
+    assert case.judge.errors([(best.simulated(), best.thresholds)])[0] == pytest.approx(
+        10 ** (-(again[-1].after_db or 0) / 10)
+    )
+
+
 def test_corrections_are_made_anew_behind_what_costs_speed(case: Case) -> None:
     best, trials, _ = tried(
         case, correcting=[Scaled(1 / 4), Idle()], costly=[Scaled(2.0)], start=4.0, missed=True
