@@ -151,7 +151,7 @@ def test_it_keeps_the_scales_that_are_stored_and_is_deterministic() -> None:
 
 
 def test_time_leaves_out_the_layers_that_round_best() -> None:
-    made = bench(images(32, 16), seconds=0.13)
+    made = bench(images(32, 16), seconds=2.6e8 / RATE)
     proposal = AdaRound().propose(draft(network(), made), made)
     assert proposal.draft is not None
     assert "left out for want of time" in proposal.note

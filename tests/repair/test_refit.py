@@ -11,6 +11,7 @@ from quantlab.qparams import neighbours
 from quantlab.repair.adaround import AdaRound
 from quantlab.repair.jobs import jobs
 from quantlab.repair.layers import folded
+from quantlab.repair.jobs import RATE
 from quantlab.repair.refit import Refit
 from quantlab.simulate import session
 from tests.models import Net
@@ -76,7 +77,7 @@ def test_what_a_gemm_multiplies_its_sums_by_is_heeded(alpha: float) -> None:
 
 
 def test_time_leaves_layers_out_and_the_result_is_repeatable() -> None:
-    made = bench(images(32, CHANNELS), seconds=0.16)
+    made = bench(images(32, CHANNELS), seconds=3.2e8 / RATE)
     plain = draft(alike(), made)
     first, second = (Refit().propose(plain, made) for _ in range(2))
     assert "left out for want of time" in first.note
