@@ -7,16 +7,17 @@ the two are compared on the rest.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.accuracy.judging import (
-    digest_name,
     float_outputs,
     numbers,
     outputs,
     paired,
+    place_of,
     scores,
 )
 from benchmarks.accuracy.material import Material, Source
@@ -24,7 +25,7 @@ from benchmarks.accuracy.networks import ALL
 from benchmarks.accuracy.request import FORMS, INT8
 from benchmarks.accuracy.results import COMPARED, Results, Row, confirmation
 from benchmarks.accuracy.stored import Found, digest, once
-from benchmarks.accuracy.tasks import Rows, Samples
+from benchmarks.accuracy.tasks import TASKS, Rows, Samples
 
 HELD = {"quantlab-auto": ("ordinary",), "quantlab-repair": ("hard",), "quantlab-search": FORMS}
 """Settings with a limit on what is lost, and the forms that it is for."""
@@ -55,19 +56,17 @@ def confirmed(material: Material, own: str, peer: str | None, source: Source) ->
     The rest are the samples that none was judged on.
 
     Returns:
-        ``model``, its digest; ``whole``, how many samples, and ``lost``: value, low and high; with
-        a peer also ``peer``, ``samples`` of the rest, and ``beyond``.  Nothing if no sample is
-        left.
+        ``whole``, how many samples, and ``lost``: value, low and high; with a peer also ``peer``,
+        ``samples`` of the rest, and ``beyond``.  Nothing if no sample is left.
     """
     paths = {name: material.cell(name) / INT8 for name in (own, peer) if name is not None}
     key = {
         "models": {name: digest(path) for name, path in paths.items()},
         "evaluation": digest(material.folder / "evaluation.npz"),
-        "measured": "whole",
     }
 
     def work() -> Found:
-        rest = material.task.evaluation(source.data, ALL).after(source.evaluation)
+        rest = _rest(material.network.task, source.data, source.evaluation)
         if not len(rest.inputs):
             return {}
         rows = {name: _scores(material, path, rest) for name, path in paths.items()}
@@ -76,13 +75,19 @@ def confirmed(material: Material, own: str, peer: str | None, source: Source) ->
             np.concatenate([scores(material, own), rows[own]]),
         )
         whole = source.evaluation + len(rest.inputs)
-        found: Found = {"model": digest(paths[own]), "whole": whole, "lost": numbers(lost)}
+        found: Found = {"whole": whole, "lost": numbers(lost)}
         if peer is not None:
             beyond = numbers(paired(rows[peer], rows[own]))
             found |= {"peer": peer, "samples": len(rest.inputs), "beyond": beyond}
         return found
 
     return once(confirmation(material, own), key, work)
+
+
+@lru_cache(maxsize=1)  # the networks of a task share it
+def _rest(task: str, data: Path, count: int) -> Samples:
+    """Return what is behind the first ``count`` samples of a task's test split."""
+    return TASKS[task].evaluation(data, ALL).after(count)
 
 
 def _float_scores(material: Material) -> Rows:
@@ -93,8 +98,6 @@ def _float_scores(material: Material) -> Rows:
 
 def _scores(material: Material, path: Path, samples: Samples) -> Rows:
     """Return a model's scores on other samples, computed once for each model."""
-    place = material.folder / "judged" / f"{digest_name(path)}-rest.json"
-    place.parent.mkdir(exist_ok=True)
     key = {"model": digest(path), "samples": len(samples.inputs)}
 
     def work() -> Found:
@@ -102,4 +105,4 @@ def _scores(material: Material, path: Path, samples: Samples) -> Rows:
         rows = material.task.scores(found, samples.labels, found)[material.task.metric]
         return {"scores": rows.tolist()}
 
-    return np.asarray(once(place, key, work)["scores"], np.float64)
+    return np.asarray(once(place_of(material, path, "-rest"), key, work)["scores"], np.float64)

@@ -39,13 +39,12 @@ def judged(material: Material, setting: str) -> Found:
 
 def judgement(material: Material, setting: str) -> Path:
     """Return the file that holds what ``judged`` found of a cell's INT8 model."""
-    name = digest_name(material.cell(setting) / INT8)
-    return material.folder / "judged" / f"{name}.json"
+    return place_of(material, material.cell(setting) / INT8)
 
 
-def digest_name(path: Path) -> str:
-    """Return a model's name among what was judged: settings may agree."""
-    return digest(path)[:DIGITS]
+def place_of(material: Material, model: Path, what: str = "") -> Path:
+    """Return the file for what is found of a model, by its digest: settings may agree."""
+    return material.folder / "judged" / f"{digest(model)[:DIGITS]}{what}.json"
 
 
 def _judge(material: Material, path: Path, kept: Path) -> Found:

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.judging import judgement, numbers, paired, scores
+from benchmarks.accuracy.judging import judgement, numbers, paired, place_of, scores
 from benchmarks.accuracy.material import Material, Source
 from benchmarks.accuracy.request import INT8
 from benchmarks.accuracy.settings import QUANTLAB, SETTINGS
-from benchmarks.accuracy.stored import Found, digest, read
+from benchmarks.accuracy.stored import Found, read
 from benchmarks.figures import Figure
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.results import FACTS
@@ -133,27 +133,29 @@ def gathered(materials: Sequence[Material], settings: Sequence[str], source: Sou
             for name, times in timed.items()
         },
         beyond={m.folder.name: _beyond(m, rows) for m in materials},
-        confirmed={m.folder.name: _confirmed(m, settings) for m in materials},
+        confirmed={m.folder.name: _confirmed(m, rows) for m in materials},
     )
 
 
-def _confirmed(material: Material, settings: Sequence[str]) -> Found:
+def _confirmed(material: Material, rows: Sequence[Row]) -> Found:
+    settings = [row.setting for row in _judged(material, rows)]
     found = {setting: read(confirmation(material, setting)) for setting in settings}
-    return {
-        setting: one
-        for setting, one in found.items()
-        if one and one["model"] == digest(material.cell(setting) / INT8)
-    }
+    return {setting: one for setting, one in found.items() if one}
 
 
 def confirmation(material: Material, setting: str) -> Path:
-    """Return the file that holds what ``confirming`` found of a setting."""
-    return material.folder / f"confirmed-{setting}.json"
+    """Return the file that holds what ``confirming`` found of a setting's model."""
+    return place_of(material, material.cell(setting) / INT8, f"-{setting}")
+
+
+def _judged(material: Material, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of a network and form whose model was judged."""
+    return [row for row in rows if row.key == (material.name, material.form) and row.drop]
 
 
 def _beyond(material: Material, rows: Sequence[Row]) -> Found:
     """Compare sample by sample with every peer."""
-    here = [row for row in rows if row.key == (material.name, material.form) and row.drop]
+    here = _judged(material, rows)
     return {
         own.setting: {
             peer.setting: numbers(

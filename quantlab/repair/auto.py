@@ -19,7 +19,6 @@ from quantlab.repair.choose import (
     Chosen,
     choose_method,
     choose_tensors,
-    prevailing,
 )
 from quantlab.simulate import Draft, Judge, decibels, gain
 
@@ -139,7 +138,8 @@ class Tuning:
         if not self.order.choose:
             return self._as_it_is(draft, note)
         found = choose_method(draft, self.judge, self._ties(draft))
-        told = f"{note}; thresholds by {prevailing(found.thresholds)}"
+        method = next(one.method for one in found.thresholds.values())  # one for all
+        told = f"{note}; thresholds by {method}"
         return Settled(replace(draft, thresholds=found.thresholds), told, found.error)
 
     def _corrected(self, draft: Draft, note: str) -> Settled:

@@ -13,7 +13,6 @@ so nothing is compiled again.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -63,8 +62,7 @@ class Chosen:
 
 
 def candidates(
-    histograms: Mapping[str, Histogram],
-    ties: Iterable[tuple[str, ...]],
+    histograms: Mapping[str, Histogram], ties: Iterable[tuple[str, ...]]
 ) -> dict[str, dict[str, TensorThreshold]]:
     """Return each candidate's thresholds, by its label."""
     groups = list(ties)
@@ -72,11 +70,6 @@ def candidates(
         label: decide(histograms, calibrator, method=label, ties=groups)
         for label, calibrator in CANDIDATES.items()
     }
-
-
-def prevailing(thresholds: Thresholds) -> str:
-    """Return the method that most tensors have."""
-    return Counter(one.method for one in thresholds.values()).most_common(1)[0][0]
 
 
 def choose_method(draft: Draft, judge: Judge, ties: Iterable[tuple[str, ...]] = ()) -> Chosen:

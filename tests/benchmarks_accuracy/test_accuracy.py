@@ -298,7 +298,7 @@ def test_both_are_judged_on_the_rest_of_the_test_split(quantized: Material, tmp_
         assert low <= value <= high
         assert value * samples / 100 == pytest.approx(round(value * samples / 100))
     alone = confirming.confirmed(quantized, "quantlab-mse", None, source)
-    assert alone == {name: found[name] for name in ("model", "whole", "lost")}
+    assert alone == {name: found[name] for name in ("whole", "lost")}
 
 
 @pytest.mark.parametrize(("network", "drop", "met"), [("resnet20", 1.2, False), ("vit", 0.9, True)])
