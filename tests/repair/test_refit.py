@@ -9,9 +9,8 @@ import pytest
 from quantlab.graph.tap import part
 from quantlab.qparams import neighbours
 from quantlab.repair.adaround import AdaRound
-from quantlab.repair.jobs import jobs
+from quantlab.repair.jobs import RATE, jobs
 from quantlab.repair.layers import folded
-from quantlab.repair.jobs import RATE
 from quantlab.repair.refit import Refit
 from quantlab.simulate import session
 from tests.models import Net
