@@ -50,10 +50,8 @@ ROUNDS = 10
 INFERENCES = 10_000
 WARM = 300
 
-FP32_ERROR = 1e-4
-"""Largest difference from the CPU, of the largest magnitude: another order of sums."""
-
-FP16_ERROR = 2e-2
+ERRORS: Mapping[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
+"""Largest difference from FP32 on the CPU, of the largest magnitude; FP32 sums in another order."""
 
 DROP = 0.3
 """Percentage points of top-1 that FP16 may lose."""
@@ -132,8 +130,8 @@ def compared(net: Network, count: int) -> list[Figure]:
     hits: dict[str, NDArray[np.bool_]] = {}
     if net.labels is not None:
         hits["cpu"] = cpu.argmax(axis=1) == net.labels[:count]
-    for precision, limit in (("fp32", FP32_ERROR), ("fp16", FP16_ERROR)):
-        with opened(net, precision, OnnxRuntime(provider="cuda")) as runner:  # type: ignore[arg-type]
+    for precision, limit in ERRORS.items():
+        with opened(net, precision, OnnxRuntime(provider="cuda")) as runner:
             gpu = outputs(net, runner, count)
         error = float(np.abs(gpu - cpu).max()) / size
         how = f"{count} images; largest difference of an output over the largest output"

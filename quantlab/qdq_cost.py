@@ -36,7 +36,7 @@ SAMPLES = 64
 
 BATCH = 8
 
-Batches = Sequence[Mapping[str, Array]]
+Samples = Sequence[Mapping[str, Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Cost:
     unconverted: Difference | None
 
 
-def samples_of(dataset: Dataset, model: ir.Model) -> Batches:
+def samples_of(dataset: Dataset, model: ir.Model) -> Samples:
     """Return the first SAMPLES samples of a dataset as batches.
 
     Raises:
@@ -109,7 +109,7 @@ def samples_of(dataset: Dataset, model: ir.Model) -> Batches:
 def measure(
     model: ir.Model,
     findings: Sequence[Finding],
-    given: Batches = (),
+    given: Samples = (),
     *,
     progress: Progress | None = None,
 ) -> Cost:
@@ -161,7 +161,7 @@ def measure(
 class _Compare:
     """Runs models on the same samples and compares them with the first."""
 
-    def __init__(self, model: ir.Model, given: Batches) -> None:
+    def __init__(self, model: ir.Model, given: Samples) -> None:
         self._given = given
         self._expected = _outputs(model, given)
         floats = {n: a for n, a in self._expected.items() if a.dtype.kind == "f" and a.size}
@@ -186,7 +186,7 @@ class _Compare:
         )
 
 
-def _outputs(model: ir.Model, given: Batches) -> dict[str, Array]:
+def _outputs(model: ir.Model, given: Samples) -> dict[str, Array]:
     """Return a model's outputs over all batches, computed node by node."""
     names = [str(value.name) for value in model.graph.outputs]
     with TemporaryDirectory(prefix="quantlab.") as folder:

@@ -81,7 +81,10 @@ def schema(cls: type) -> dict[str, Any]:
 
 
 def _resolve(made: T, base: Path) -> T:
-    """Return ``made`` with its paths, alone or in tuples, resolved against ``base``."""
+    """Return ``made`` with its paths, alone or in tuples, resolved against ``base``.
+
+    All that registries make are dataclasses, which a type variable cannot say.
+    """
     paths: dict[str, Any] = {}
     for field in fields(made):  # type: ignore[arg-type]
         value = getattr(made, field.name)

@@ -18,12 +18,10 @@ from quantlab.engines.base import Array
 from quantlab.engines.ort_session import run, session
 from quantlab.errors import CalibrationError
 from quantlab.graph.editor import Editor
-from quantlab.graph.model import opset, reload
+from quantlab.graph.model import reload
 from quantlab.graph.passes import copy
+from quantlab.graph.reduce import reduce
 from quantlab.graph.tap import beside
-
-AXES_AS_INPUT = 18
-"""Opset from which on these reductions take their axes as an input."""
 
 
 def channel_amax(
@@ -71,26 +69,14 @@ def _reduced(
         value = editor.tensor(name)
         others = [place for place in range(len(value.shape or ())) if place != axis]
         magnitude = editor.insert("Abs", (value,), f"{name}_magnitude")
-        largest = _reduce(editor, "ReduceMax", magnitude, others)
-        outputs[name] = (largest, _reduce(editor, "ReduceL1", magnitude, others))
+        magnitude.type = value.type
+        largest, total = (
+            reduce(editor, op, magnitude, others, keepdims=False)
+            for op in ("ReduceMax", "ReduceL1")
+        )
+        editor.model.graph.outputs.extend([largest, total])
+        outputs[name] = (str(largest.name), str(total.name))
     return editor.model, outputs
-
-
-def _reduce(editor: Editor, op: str, value: ir.Value, axes: list[int]) -> str:
-    """Add a reduction as an output of the graph and return its name."""
-    name = f"{value.name}_{op}"
-    attributes: dict[str, int | list[int]] = {"keepdims": 0}
-    inputs = [value]
-    if opset(editor.model) >= AXES_AS_INPUT:
-        inputs.append(editor.constant(f"{name}_axes", np.array(axes, np.int64)))
-    else:
-        attributes["axes"] = axes
-    node = ir.node(op, inputs, attributes, name=name)
-    made = node.outputs[0]
-    made.name, made.type = name, value.type
-    editor.model.graph.append(node)
-    editor.model.graph.outputs.append(made)
-    return name
 
 
 def _check(tensor: str, largest: Array, total: Array, batch: int) -> None:

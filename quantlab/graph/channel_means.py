@@ -6,16 +6,12 @@ A mean is over all axes but that of the channels, samples included.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from quantlab.graph.editor import Editor
-from quantlab.graph.model import opset
 from quantlab.graph.passes import copy
+from quantlab.graph.reduce import reduce
 from quantlab.graph.view import CLAMPS, CONVOLUTIONS, only_reader, rank
-
-AXES_ARE_INPUT = 18
-"""Opset from which ReduceMean has its axes as an input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +99,4 @@ def _mean(editor: Editor, where: Point) -> ir.Value:
     value = editor.tensor(where.tensor)
     count = rank(value) or 0
     others = [axis for axis in range(count) if axis != where.axis % count]
-    inputs = [value]
-    if opset(editor.model) >= AXES_ARE_INPUT:
-        inputs.append(editor.constant(f"{where.tensor}_axes", np.array(others, np.int64)))
-    mean = editor.insert("ReduceMean", inputs, f"{where.tensor}_mean")
-    maker = mean.producer()
-    if maker is not None and opset(editor.model) < AXES_ARE_INPUT:
-        maker.attributes["axes"] = ir.AttrInt64s("axes", others)
-    mean.dtype = ir.DataType.FLOAT
-    return mean
+    return reduce(editor, "ReduceMean", value, others, keepdims=True)

@@ -172,8 +172,9 @@ def alike(left: Point, right: Point) -> bool:
 
 
 def _equal(left: Reals | None, right: Reals | None) -> bool:
-    known = left is not None and right is not None
-    return known and np.array_equal(np.ravel(left), np.ravel(right))  # type: ignore[arg-type]
+    if left is None or right is None:
+        return False
+    return np.array_equal(np.ravel(left), np.ravel(right))
 
 
 def _zeros(point: Point) -> Reals:

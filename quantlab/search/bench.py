@@ -18,7 +18,7 @@ from quantlab.errors import ConfigError, EngineUnavailable
 from quantlab.graph.pins import Float
 from quantlab.records import PRECISIONS, Precision
 from quantlab.search.base import Candidate, Judged, Latency, Unit
-from quantlab.search.judging import Batches, Judging
+from quantlab.search.judging import Judging, Passes
 from quantlab.search.modelled import modelled
 from quantlab.search.models import Made, Models
 from quantlab.search.overflow import beyond_fp16
@@ -42,7 +42,7 @@ class Subject:
 
     prepared: ir.Model
     draft: Draft
-    batches: Batches
+    batches: Passes
     output: str | None = None
     precisions: Sequence[Precision] = PRECISIONS
 

@@ -24,7 +24,7 @@ from quantlab.registry import nearest
 from quantlab.search.target import Target, unlabelled
 from quantlab.simulate import session
 
-Batches = Callable[[], Iterator[Batch]]
+Passes = Callable[[], Iterator[Batch]]
 """Begins anew a pass over the samples held back."""
 
 ALL_OR_NOTHING = (0.0, 100.0)
@@ -46,7 +46,7 @@ class Judging:
     """
 
     target: Target
-    batches: Batches
+    batches: Passes
     output: str
     folder: Path
     samples: int
@@ -54,7 +54,7 @@ class Judging:
 
     @classmethod
     def make(
-        cls, fp32: ir.Model, batches: Batches, target: Target, *, output: str | None, folder: Path
+        cls, fp32: ir.Model, batches: Passes, target: Target, *, output: str | None, folder: Path
     ) -> "Judging":
         """Run FP32.
 
@@ -135,7 +135,7 @@ class _Replayed:
 
 
 def _rows(
-    target: Target, batches: Batches, fp32: _Replayed, other: _Simulated | _Replayed
+    target: Target, batches: Passes, fp32: _Replayed, other: _Simulated | _Replayed
 ) -> tuple[Any, Any]:
     """Return the scores of ``other``, and FP32's where the metric compares with labels."""
     runners: dict[Precision, Runner] = {"fp32": fp32, "int8": other}

@@ -4,22 +4,17 @@ Every float tensor's largest magnitude is an output of its own, so one batch's n
 and not its activations.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-
 import numpy as np
 import onnx_ir as ir
 
-from quantlab.datasets.base import Array
 from quantlab.engines.ort_session import run
 from quantlab.graph.passes import copy
 from quantlab.graph.sites import tensors
 from quantlab.graph.to_fp16 import LARGEST
-from quantlab.simulate import session
-
-Arrays = Callable[[], Iterator[Mapping[str, Array]]]
+from quantlab.simulate import Batches, session
 
 
-def beyond_fp16(model: ir.Model, batches: Arrays) -> tuple[str, ...]:
+def beyond_fp16(model: ir.Model, batches: Batches) -> tuple[str, ...]:
     """Return the nodes that read, make or hold a number beyond FP16's, in graph order.
 
     Args:
