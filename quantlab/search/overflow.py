@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from quantlab.engines.ort_session import run
+from quantlab.graph.editor import Editor
 from quantlab.graph.passes import copy
+from quantlab.graph.reduce import reduce
 from quantlab.graph.sites import tensors
 from quantlab.graph.to_fp16 import LARGEST
 from quantlab.simulate import Batches, session
@@ -21,17 +23,16 @@ def beyond_fp16(model: ir.Model, batches: Batches) -> tuple[str, ...]:
         model: in FP32; stays as it is.
         batches: begins anew a pass over samples.
     """
-    watched = copy(model)
+    editor = Editor(copy(model))
     made: dict[str, str] = {}
-    for index, value in enumerate(list(tensors(watched))):
-        magnitude = ir.node("Abs", [value])
-        largest = ir.node("ReduceMax", magnitude.outputs, attributes={"keepdims": 0})
-        made[str(value.name)] = largest.outputs[0].name = f"quantlab.largest.{index}"
-        magnitude.outputs[0].name = f"quantlab.magnitude.{index}"
-        largest.outputs[0].dtype, largest.outputs[0].shape = ir.DataType.FLOAT, ir.Shape(())
-        watched.graph.extend([magnitude, largest])
-        watched.graph.outputs.append(largest.outputs[0])
-    compiled, seen = session(watched), dict.fromkeys(made, 0.0)
+    for value in list(tensors(editor.model)):
+        magnitude = editor.insert("Abs", (value,), f"{value.name}_magnitude")
+        magnitude.type = value.type
+        largest = reduce(editor, "ReduceMax", magnitude, None, keepdims=False)
+        largest.shape = ir.Shape(())
+        editor.model.graph.outputs.append(largest)
+        made[str(value.name)] = str(largest.name)
+    compiled, seen = session(editor.model), dict.fromkeys(made, 0.0)
     for inputs in batches():
         found = run(compiled, list(made.values()), inputs)
         for tensor, output in made.items():
