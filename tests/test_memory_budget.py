@@ -18,7 +18,9 @@ from tests.runs import COMMAND, left_behind
 
 MIB = 1 << 20
 RESULTS = ("histograms.npz", "batch_amax.npz", "calibration.cache")
-LAYERS = 13
+LANES = 2
+"""On one the network needs hardly more memory than the least that works."""
+
 DRIFT = 2 * MIB
 """What one process holds more than another that does the same."""
 
@@ -56,6 +58,7 @@ def calibrate(folder: Path, output: Path, budget: int | None) -> Done:
     tree = {
         "model": str(folder / "model.onnx"),
         "calibration": calibration,
+        "executor": {"kind": "local", "threads": LANES},
         "engines": {"backend": "onnxruntime"},
         "output": str(output / "run"),
     }
@@ -75,11 +78,11 @@ def calibrate(folder: Path, output: Path, budget: int | None) -> Done:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two samples for a network of LAYERS convolutions and Relus, each with 4 MiB of a sample."""
+    """Two samples for a network of 20 activations of 4 MiB each."""
     folder = tmp_path_factory.mktemp("wide")
     net = Net()
     x = net.relu(net.conv(net.input(shape=("N", 1, 256, 256)), (1, 16), name="stem"))
-    for _ in range(LAYERS - 1):
+    for _ in range(9):
         x = net.relu(net.conv(x, (16, 16), kernel=1))
     x = net.add("Flatten", [net.add("GlobalAveragePool", [x])])
     write(net.finish(net.gemm(x, (16, 16), name="head")), folder / "model.onnx")
@@ -113,7 +116,7 @@ def least(folder: Path) -> int:
     return int(said[1]) * MIB
 
 
-@pytest.mark.parametrize(("more", "most_passes"), [(DRIFT, LAYERS), (16 * MIB, 4), (800 * MIB, 1)])
+@pytest.mark.parametrize(("more", "most_passes"), [(DRIFT, 10), (16 * MIB, 4), (800 * MIB, 1)])
 def test_a_budget_is_kept_and_changes_no_byte(
     folder: Path, free: Done, least: int, tmp_path: Path, more: int, most_passes: int
 ) -> None:
